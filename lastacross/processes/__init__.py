@@ -9,6 +9,7 @@ __all__ = [
     "dev",
     "embedded",
     "ending",
+    "preload",
     "scheduler",
     "supervisor",
     "web",

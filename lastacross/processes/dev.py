@@ -8,6 +8,7 @@ at the next start.
 import contextlib
 import functools
 import http.client
+import importlib
 import os
 import sys
 import threading
@@ -116,9 +117,8 @@ def _announcing(environ: Mapping[str, str]) -> ChildSpec:
 
 
 def _upgrade(configuration: Config) -> None:
-    # The supervisor needs these modules only without a preload process.
-    from lastacross import datastore
-
+    # The supervisor needs this room only without a preload process, and the link's only then.
+    datastore = importlib.import_module("lastacross.datastore")
     try:
         datastore.upgrade(configuration.settings.database_url, configuration.root)
     finally:
@@ -154,8 +154,7 @@ class _Announcement:
         return True
 
     def _sign_in(self) -> str:
-        from lastacross.webapp import administrator
-
+        administrator = importlib.import_module("lastacross.webapp.administrator")
         opened = Store(self._settings.redis_url, patience_seconds=_REDIS_PATIENCE_SECONDS)
         try:
             code = administrator.new_code(self._settings.secret_key, opened)

@@ -4,10 +4,12 @@ New files are created as private (``data_folder``, ``embedded``, ``datastore.eng
 version left readable by others are made private at startup. Other files in the folder are not touched.
 """
 
+import importlib
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from lastacross import logs
 from lastacross.config import Settings
@@ -86,7 +88,5 @@ def _sqlite_file(url: str) -> Path | None:
     if url.startswith("sqlite:///") and "?" not in url and not url.startswith("sqlite:///file:"):
         return Path(url.removeprefix("sqlite:///")).absolute()
     # SQLAlchemy takes as long to import as all the rest of a supervisor, so only an unusual URL needs it.
-    from lastacross import datastore
-
-    database = datastore.parse(url)
+    database: Any = importlib.import_module("lastacross.datastore").parse(url)
     return Path(database.url.database).absolute() if database.is_sqlite and database.url.database else None
