@@ -63,7 +63,7 @@ def run(root: Path, environ: Mapping[str, str], run_command: workers.Command | N
             redis_specs = [server.spec(folder.lock_fd)]
         configuration = config.load(root, environ)
         config.use(configuration)
-        kinds = ("web", workers.PROCESS, "scheduler")
+        kinds = ("web", "worker", "scheduler")
         run = run_command and functools.partial(_without_lock, folder.lock_fd, run_command)
         preload = workers.preload_spec(configuration, environ, kinds, run)
         if preload is None:

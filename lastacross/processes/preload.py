@@ -41,7 +41,7 @@ log = logs.get("lastacross.preload")
 # The kind of process → the module that runs it.
 KINDS = {
     "web": "lastacross.processes.web",
-    "worker-process": "lastacross.processes.worker",
+    "worker": "lastacross.processes.worker",
     "scheduler": "lastacross.processes.scheduler",
 }
 # A thread that has just ended may remain in the kernel's list for a moment.

@@ -158,7 +158,7 @@ def preload_spec(
     Args:
         configuration: the application's configuration.
         environ: the environment on which the forked processes' environments are based.
-        kinds: the commands that it will run in forked processes.
+        kinds: the kinds of processes that it will fork: web, worker, scheduler.
         run: runs a command of ``lastacross``; None to start a program in any case.
     """
     # Other systems cannot tell what is open, or have libraries that do not survive a fork.
@@ -209,7 +209,7 @@ def run(
             max_tasks=max_tasks,
             max_memory_mb=max_memory_mb,
         )
-        preload = preload_spec(configuration, children[0].environ or environ, (PROCESS,), run_command)
+        preload = preload_spec(configuration, children[0].environ or environ, ("worker",), run_command)
         upload = StartUpload(configuration)
         return Supervisor(children, on_tick=upload.try_once, preload=preload).run()
 

@@ -396,7 +396,9 @@ def test_dev_starts_the_backends_that_are_to_be_started(services: Services) -> N
         names = [line["process"] for line in events(running, "process.start")]
         stop(running)
 
-    assert sorted(names) == ["counter-1", "scheduler", "web", "worker-1", "worker-2"]
+    assert sorted(names) == [
+        *("announcement", "counter-1", "preload", "scheduler", "web", "worker-1", "worker-2")
+    ]
     assert {note["service"] for note in services.of("started")} == {"counter"}
     ran = {note["task"]: note["service"] for note in services.of("end")}
     assert ran == {"counted": "counter", "plain": "default"}
