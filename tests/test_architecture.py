@@ -669,7 +669,7 @@ def test_a_process_that_migrates_nothing_does_not_import_alembic(module: str) ->
 
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
-    assert "lastacross.datastore.transactions" in loaded.stdout.split()
+    assert "sqlalchemy" in loaded.stdout.split()
     assert "alembic" not in loaded.stdout.split()
 
 

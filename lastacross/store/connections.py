@@ -54,7 +54,6 @@ class Connections:
         return answer
 
     def _take(self) -> Any:
-        self._pool.check_wait()
         pid = os.getpid()
         if pid != self._pid:
             self._free, self._pid = [], pid

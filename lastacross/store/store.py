@@ -299,6 +299,7 @@ class Store:
         text, sha = SCRIPTS.find(script)
         call = self._connections.call
         try:
+            self._pool.check_wait()
             try:
                 return call(b"EVALSHA", sha, len(keys), *keys, *args)
             except redis.exceptions.NoScriptError:

@@ -13,7 +13,7 @@ import redis
 
 from lastacross import config, deferred, store, taskqueue
 from lastacross.errors import ConfigError, StoreUnavailableError
-from lastacross.store import Store, translated_errors
+from lastacross.store import Store, socket_of, translated_errors
 from lastacross.taskqueue import TransientError
 from tests.support.command_line import Capture, command_line
 from tests.support.redis_server import RedisServer, running_server
@@ -194,6 +194,7 @@ def test_a_new_enough_server_is_not_refused() -> None:
     with answering(replies(b"6.2.0")) as place:
         opened = Store(f"redis://{place}/0")
         connection = opened.redis.connection_pool.get_connection()
+        assert socket_of(connection) is not None
         opened.redis.connection_pool.release(connection)
         opened.close()
 
