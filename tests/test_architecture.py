@@ -36,6 +36,7 @@ FOUNDATION: dict[str, set[str]] = {
     "config": {"errors", "cron"},
     "logs": {"clock", "config"},
     "handler_calls": {"logs"},
+    "cancellation": set(),
     "application_modules": {"errors"},
 }
 

@@ -1,14 +1,15 @@
 """Defers calls and runs them, and encodes and decodes the payloads of deferred tasks."""
 
+import functools
 import inspect
 import pickle
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from types import BuiltinMethodType, MethodType, ModuleType
+from types import AsyncGeneratorType, BuiltinMethodType, CodeType, GeneratorType, MethodType, ModuleType
 from typing import Any, NoReturn
 
 from lastacross import config, handler_calls, taskqueue
-from lastacross.deferred import payloads
+from lastacross.deferred import coroutines, payloads
 from lastacross.errors import (
     BadSignatureError,
     PermanentTaskFailure,
@@ -22,7 +23,11 @@ DEFAULT_QUEUE = "default"
 
 _PURPOSE = "deferred"
 # Calling such a function does not run its body, so the task would succeed without any effect.
-_RUNS_NOTHING = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+_RUNS_NOTHING = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+
+
+_GENERATORS = (GeneratorType, AsyncGeneratorType)
+_GENERATOR = "it is a generator, and calling it runs nothing; defer a function that runs it to its end"
 
 
 class UnverifiedCallError(PermanentTaskFailure):
@@ -169,17 +174,29 @@ def _own_signatures() -> Signatures:
 def _check_callable(obj: Callable[..., object]) -> None:
     if not callable(obj):
         raise ValueError(f"{obj!r} cannot be deferred: it is not callable")
-    code = getattr(obj, "__code__", None)
-    if code is not None and code.co_flags & _RUNS_NOTHING:
-        raise ValueError(
-            f"{_name_of(obj)} cannot be deferred: it is a generator or a coroutine, and calling it runs "
-            "nothing; defer a function that runs it to completion"
-        )
+    if _runs_nothing(obj):
+        raise ValueError(f"{_name_of(obj)} cannot be deferred: {_GENERATOR}")
     if getattr(obj, "__module__", None) == "__main__":
         raise ValueError(
             f"{_name_of(obj)} cannot be deferred: it is defined in the program that was started (__main__), "
             "which a worker does not import; move it to a module of the application"
         )
+
+
+def _runs_nothing(obj: Callable[..., object]) -> bool:
+    """Return whether calling this object only creates a generator that cannot be awaited."""
+    code = _code_of(obj)
+    flags = 0 if code is None else code.co_flags
+    return bool(flags & _RUNS_NOTHING) and not flags & inspect.CO_ITERABLE_COROUTINE
+
+
+def _code_of(obj: object) -> CodeType | None:
+    """Return the code that runs when this object is called, or None if it is not Python code."""
+    obj = _unwrapped(obj)
+    code = getattr(obj, "__code__", None)
+    if code is None and not isinstance(obj, type):
+        code = getattr(type(obj).__call__, "__code__", None)
+    return code
 
 
 def _importable(obj: Callable[..., object]) -> tuple[Callable[..., object], tuple[Any, ...]]:
@@ -212,7 +229,15 @@ def _refuse(obj: Callable[..., object], error: Exception) -> NoReturn:
     raise ValueError(f"{name} cannot be deferred: {remedy}") from error
 
 
+def _unwrapped(obj: Any) -> Any:
+    """Return the function of a partial."""
+    while isinstance(obj, functools.partial):
+        obj = obj.func
+    return obj
+
+
 def _name_of(obj: object) -> str:
+    obj = _unwrapped(obj)
     named = obj if hasattr(obj, "__qualname__") else type(obj)
     return f"{named.__module__}.{named.__qualname__}"
 
@@ -221,14 +246,27 @@ def _name_of(obj: object) -> str:
 
 
 def run(body: bytes) -> object:
-    """Run a call that was encoded by ``serialize``, and return its result.
+    """Run a call that was encoded by ``serialize``, and return its result; a coroutine is run to its end.
 
     Raises:
-        PermanentTaskFailure: the signature is invalid, or the call cannot be unpickled.
+        PermanentTaskFailure: the signature is invalid, the call cannot be unpickled, or its result is a
+            generator or something else that should be awaited but cannot be.
+        DeadlineExceededError: the task's deadline cancelled the coroutine.
         Exception: any exception that the function raises.
     """
     function, args, kwargs = _load(body)
-    return handler_calls.call(function, *args, **kwargs)
+    result = handler_calls.call(function, *args, **kwargs)
+    if result is None:
+        return None
+    # Recognize other results to ignore without the cost of isawaitable().
+    kind = type(result)
+    if kind not in _GENERATORS and not hasattr(kind, "__await__"):
+        return result
+    called = getattr(args[0], args[1]) if function is invoke_member else function
+    if isinstance(result, GeneratorType) and result.gi_code is _code_of(called) and _runs_nothing(called):
+        # An older release has deferred it, or the function has changed since.
+        raise PermanentTaskFailure(f"{_name_of(called)} cannot be run: {_GENERATOR}")
+    return coroutines.result_of(result, _name_of(called))
 
 
 def _load(body: bytes) -> tuple[Callable[..., object], tuple[Any, ...], dict[str, Any]]:

@@ -1,7 +1,8 @@
 """Enforces handlers' deadlines by raising DeadlineExceededError in the handler's own thread.
 
-The error cannot interrupt a blocking call. A handler that is still running 30 s later is reported as stuck,
-and its process is replaced (App Engine ended the instance).
+A coroutine is cancelled by its event loop instead; if it keeps the loop from doing so, the error is raised in
+it. The error cannot interrupt a blocking call. A handler that is still running 30 s later is reported as
+stuck, and its process is replaced (App Engine ended the instance).
 """
 
 import ctypes
@@ -11,11 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from lastacross import logs
+from lastacross import cancellation, logs
 from lastacross.clock import SYSTEM, Clock
 from lastacross.errors import DeadlineExceededError
 
 GRACE_SECONDS = 30.0
+# How long an event loop may take to cancel a coroutine.
+CANCEL_SECONDS = 1.0
 
 T = TypeVar("T")
 
@@ -34,6 +37,7 @@ class _Watch:
     thread_id: int
     label: str
     has_fired: bool = False
+    cancelled: cancellation.Call | None = None
 
 
 class Deadlines:
@@ -145,7 +149,14 @@ class Deadlines:
         if watch.has_fired:
             del self._watches[id(watch)]
             return watch.label
+        if watch.cancelled is None:
+            call = cancellation.running_in(watch.thread_id)
+            if call is not None and call.request():
+                watch.cancelled = call
+                watch.at += CANCEL_SECONDS
+                return None
         watch.has_fired = True
         watch.at += GRACE_SECONDS
-        _set_async_exc(watch.thread_id, id(DeadlineExceededError))
+        if watch.cancelled is None or not watch.cancelled.is_cancelled:
+            _set_async_exc(watch.thread_id, id(DeadlineExceededError))
         return None

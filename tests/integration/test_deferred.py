@@ -5,7 +5,7 @@ import functools
 import io
 import logging
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -75,8 +75,9 @@ def numbers() -> Iterator[int]:
     yield 1
 
 
-async def later() -> None:
-    """A coroutine: calling it runs nothing."""
+async def endless() -> AsyncIterator[int]:
+    """An asynchronous generator: calling it runs nothing."""
+    yield 1
 
 
 a_lambda = lambda: None  # noqa: E731  # what a user might defer
@@ -114,6 +115,14 @@ class Counter:
     def static(number: int) -> None:
         """A static method."""
         calls.append(("static", number))
+
+
+class Numbers:
+    """An object whose call is a generator's."""
+
+    def __call__(self) -> Iterator[int]:
+        """Run nothing."""
+        yield 1
 
 
 class Unpicklable:
@@ -220,9 +229,11 @@ def test_a_function_of_the_started_program_is_refused(monkeypatch: pytest.Monkey
         deferred.task(record)
 
 
-@pytest.mark.parametrize("function", [numbers, later])
+@pytest.mark.parametrize(
+    "function", [numbers, endless, Numbers(), Numbers().__call__, functools.partial(numbers)]
+)
 def test_a_function_whose_call_runs_nothing_is_refused(function: Callable[..., Any]) -> None:
-    """A generator or coroutine would succeed without an effect."""
+    """A generator would succeed without an effect."""
     with pytest.raises(ValueError, match="calling it runs nothing"):
         deferred.task(function)
 

@@ -493,7 +493,7 @@ def test_no_seconds_give_the_task_back_at_once(later: Callable[..., None]) -> No
 def test_a_lease_that_ran_out_or_went_to_another_cannot_be_changed(later: Callable[..., None]) -> None:
     task = leased(later)
     later(11)
-    with pytest.raises(taskqueue.TaskLeaseExpiredError, match="run out"):
+    with pytest.raises(taskqueue.TaskLeaseExpiredError, match="has expired"):
         pulled.modify_task_lease(task, 10)
 
     [other] = pulled.lease_tasks(10, 1)
@@ -523,14 +523,14 @@ def test_the_lease_of_a_task_that_was_done_is_gone(later: Callable[..., None], n
 
 
 def test_a_task_that_never_was_has_no_lease(opened: Store) -> None:
-    with pytest.raises(taskqueue.Error, match="unknown") as raised:
+    with pytest.raises(taskqueue.Error, match="does not exist") as raised:
         pulled.modify_task_lease(Task("x", method="PULL", name="never"), 10)
     assert type(raised.value) is taskqueue.Error
 
 
 def test_the_task_of_another_queue_has_no_lease_here(later: Callable[..., None]) -> None:
     task = leased(later)
-    with pytest.raises(taskqueue.Error, match="unknown"):
+    with pytest.raises(taskqueue.Error, match="does not exist"):
         Queue("limited").modify_task_lease(task, 10)
 
 

@@ -1,0 +1,64 @@
+"""Lets a deadline cancel the coroutine that a thread is running.
+
+An exception that is raised in a thread cannot end a wait of its event loop, so the deadline asks the loop
+instead. This module knows neither deadlines nor asyncio, so that both sides may use it.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+
+class Loop(Protocol):
+    """The part of an event loop that is used here."""
+
+    def call_soon_threadsafe(self, callback: Callable[[], object]) -> Any:
+        """Call the callback in the loop's thread."""
+
+    def stop(self) -> None:
+        """Make the loop return to its caller."""
+
+
+class Call:
+    """A coroutine that runs in an event loop.
+
+    Args:
+        loop: the event loop.
+        cancel: a callable that cancels the coroutine; it is called in the loop's thread.
+    """
+
+    def __init__(self, loop: Loop, cancel: Callable[[], object]) -> None:
+        self.loop = loop
+        self._cancel = cancel
+        self.is_cancelled = False
+
+    def request(self) -> bool:
+        """Ask the loop to cancel the coroutine; returns False if the loop is closed."""
+        try:
+            self.loop.call_soon_threadsafe(self._be_cancelled)
+        except RuntimeError:
+            return False
+        return True
+
+    def _be_cancelled(self) -> None:
+        self.is_cancelled = True
+        self._cancel()
+
+
+# Maps a thread to the coroutine that it runs. Each thread has its own key, so no lock is needed.
+_calls: dict[int, Call] = {}
+
+
+def begin(call: Call) -> None:
+    """Note that this thread runs this coroutine."""
+    _calls[threading.get_ident()] = call
+
+
+def end() -> None:
+    """Note that this thread runs no coroutine."""
+    _calls.pop(threading.get_ident(), None)
+
+
+def running_in(thread_id: int) -> Call | None:
+    """Return the coroutine that the thread is running, or None."""
+    return _calls.get(thread_id)
