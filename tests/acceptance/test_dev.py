@@ -1,6 +1,7 @@
 """``lastacross dev``: one command brings everything up, keeps it up, and leaves nothing behind."""
 
 import contextlib
+import http.client
 import os
 import re
 import signal
@@ -19,7 +20,7 @@ import redis
 from tests.support import example_app, recording
 from tests.support.history import CUT
 from tests.support.judging import judged
-from tests.support.processes import Started, kill, python, started, wait_until
+from tests.support.processes import Started, is_alive, kill, python, started, wait_until
 from tests.support.site import free_port, is_free
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -119,6 +120,14 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
         dev.stop()
 
 
+@pytest.fixture
+def shop_of_its_own(tmp_path: Path) -> Iterator[Dev]:
+    """The same for one test, which may stop it."""
+    app = example_app.write(tmp_path / "shop")
+    with running(tmp_path, "--app", str(app)) as dev:
+        yield dev
+
+
 def delivers(dev: Dev, word: str) -> None:
     """Add a task and a deferred call, and wait until both have run."""
     assert dev.post("/", word=word) == 202
@@ -147,6 +156,41 @@ def test_it_serves_the_application_and_ctrl_c_leaves_no_process_though_a_browser
     # A server that waited for its browsers would take a minute.
     assert seconds < 3 * 5
     assert "Traceback" not in dev.processes.text()
+
+
+def test_its_web_server_stops_soon_though_connections_of_every_kind_are_open(shop_of_its_own: Dev) -> None:
+    """gunicorn waited its whole grace for connections that had not sent a byte, as browsers open them."""
+    dev = shop_of_its_own
+    port = int(dev.url.rpartition(":")[2])
+    with contextlib.ExitStack() as stack:
+
+        def connected() -> socket.socket:
+            return stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+
+        silent, kept = [connected() for _ in range(3)], [connected() for _ in range(10)]
+        for connection in kept:
+            connection.sendall(b"GET /_ah/health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert _body_of(connection)
+        web = dev.wait_for_pid_of("lastacross web")
+
+        asked_at = time.monotonic()
+        dev.processes.send(signal.SIGINT)
+        wait_until(lambda: not is_alive(web), what="the web server's end")
+        seconds = time.monotonic() - asked_at
+
+        # They were closed and not left to the end of the process.
+        assert [connection.recv(1) for connection in [*silent, *kept]] == [b""] * 13
+    assert dev.processes.wait() == 0
+    print(f"measured Ctrl-C: the web server ended after {seconds:.1f} s (promised: 2)")
+    assert seconds < 3 * 2
+    assert "process.kill" not in dev.processes.text()
+
+
+def _body_of(connection: socket.socket) -> bytes:
+    """Read one whole answer, and leave the connection open."""
+    answer = http.client.HTTPResponse(connection)
+    answer.begin()
+    return answer.read()
 
 
 def test_the_next_start_finds_the_data_whether_it_was_stopped_or_killed_outright(tmp_path: Path) -> None:
