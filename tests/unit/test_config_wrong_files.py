@@ -47,7 +47,7 @@ WRONG_QUEUE_FILES = [
         "min_backoff_seconds 20 is greater than max_backoff_seconds 10",
         None,
     ),
-    (Q + "  acl:\n    user_email: x\n", "5:5", "acl (a mapping) is not a list", None),
+    (Q + "  acl:\n    user_email: x\n", "5:5", "acl (a mapping) must be a list", None),
     (Q + "  acl:\n  - email: x\n", "5:5", "an acl line has no key 'email'", "user_email"),
     ("total_storage_limit: 5MB\nqueue:\n", "1:22", "total_storage_limit '5MB'", "5M"),
     ("resume_paused_queues: maybe\nqueue:\n", "1:23", "'maybe' must be true or false", None),
