@@ -49,10 +49,12 @@ class _Root(click.Group):
 # Command → the first sentence of its help; None hides it. A test compares this with the commands' own help.
 HELP: Mapping[str, str | None] = {
     "admin": "Become the administrator.",
+    "announce": None,
     "config": "Check or show the configuration.",
     "cron": "Show the jobs of cron.yaml and their runs, or run a job now.",
     "db": "Manage the datastore.",
     "dev": "Run everything on this machine, with its own Redis.",
+    "preload": None,
     "queues": "Show, pause, resume and purge queues.",
     "scheduler": "Run a scheduler, which starts cron jobs, sends tasks added in transactions, and uploads "
     "queue.yaml.",
@@ -65,10 +67,12 @@ HELP: Mapping[str, str | None] = {
 # Command → its module in this package.
 MODULES = {
     "admin": "admin",
+    "announce": "processes",
     "config": "configuration",
     "cron": "cron",
     "db": "configuration",
     "dev": "processes",
+    "preload": "processes",
     "queues": "queues",
     "scheduler": "processes",
     "tasks": "tasks",
