@@ -45,7 +45,7 @@ def test_a_target_that_no_file_knows_is_a_notice(root: Path, target: str) -> Non
     assert notice == (
         f"queue.yaml:4:11: target '{target}' names a service that is not in backends.yaml, "
         "LASTACROSS_SERVICES or app.yaml; its tasks run on the default service unless "
-        "`lastacross worker --service nobody` runs"
+        "`lastacross worker --service nobody` is running"
     )
 
 

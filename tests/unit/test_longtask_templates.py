@@ -142,7 +142,7 @@ def test_without_redis_there_is_no_stream_and_the_page_says_so(root: Path) -> No
     page = draw(root, "status", view=dataclasses.replace(RUNNING, token=None, is_blind=True))
 
     assert "jsapi" not in page
-    assert text_of(page, "blind").endswith("The work continues when it is back.")
+    assert text_of(page, "blind").endswith("The work continues when the task store is back.")
     assert 'id="blind">' in page
     assert 'id="blind" hidden>' in draw(root, "status", view=RUNNING)
 
