@@ -1,29 +1,48 @@
 """``queues``: shows, pauses, resumes and purges queues."""
 
-from dataclasses import asdict, dataclass
+import importlib
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lastacross import store
-from lastacross.broker import KnownQueue, Listing, queue_directory
+from lastacross.broker import Broker, KnownQueue, Listing, queue_directory
 from lastacross.cli.base import cli, complain, takes_app
 from lastacross.cli.connecting import asking_redis, listing
 from lastacross.cli.showing import instant, print_json, print_table
 from lastacross.errors import UnknownQueueError
-from lastacross.taskqueue import Queue
+
+if TYPE_CHECKING:
+    from lastacross.taskqueue import Queue
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _NAMES = click.argument("names", nargs=-1, required=True, metavar="QUEUE...")
 
 
-def existing(name: str) -> Queue:
+def taskqueue() -> Any:
+    """The face ``taskqueue``, which commands that only show something need not import."""
+    return importlib.import_module("lastacross.taskqueue")
+
+
+def require_existing(name: str) -> None:
+    """Return only if there is a queue with this name.
+
+    Raises:
+        InvalidQueueNameError, UnknownQueueError: as for ``existing``.
+    """
+    if queue_directory.current().find(name) is None:
+        existing(name)
+
+
+def existing(name: str) -> "Queue":
     """The queue with this name.
 
     Raises:
         InvalidQueueNameError, UnknownQueueError: the name is invalid, or no queue has this name.
     """
-    queue = Queue(name)
+    queue: Queue = taskqueue().Queue(name)
     if queue_directory.current().find(name) is None:
         names = ", ".join(sorted(queue_directory.current().all()))
         raise UnknownQueueError(f"there is no queue {name!r}; the queues are {names}")
@@ -45,20 +64,34 @@ class _Row:
 
 
 def _row(queue: KnownQueue) -> _Row:
-    found = Queue(queue.name).fetch_statistics()
-    is_paused = Queue(queue.name).is_paused()
-    oldest = None if found.oldest_eta_usec is None else found.oldest_eta_usec / 1e6
-    return _Row(
+    broker = Broker(store.current())
+    found = broker.read_statistics(queue.name)
+    is_paused = broker.is_paused(queue.name)
+    row = _Row(
         queue.name,
         queue.mode,
         "disabled" if queue.is_disabled else "paused" if is_paused else "running",
         found.tasks,
-        found.in_flight,
+        found.leased,
         found.executed_last_minute,
-        found.enforced_rate,
+        found.rate,
         Listing(store.current()).count_dead(queue.name),
-        instant(oldest),
+        instant(found.oldest_eta),
         queue.target or None,
+    )
+    return row if found.rate is not None else _of_file(row)
+
+
+def _of_file(row: _Row) -> _Row:
+    """The row of a queue that was never uploaded, with what queue.yaml says."""
+    found = taskqueue().Queue(row.name).fetch_statistics()
+    return replace(
+        row,
+        tasks=found.tasks,
+        in_flight=found.in_flight,
+        executed_last_minute=found.executed_last_minute,
+        enforced_rate=found.enforced_rate,
+        oldest_eta=instant(None if found.oldest_eta_usec is None else found.oldest_eta_usec / 1e6),
     )
 
 

@@ -11,10 +11,9 @@ from lastacross import store
 from lastacross.broker import STATES, ListedTask, Listing, WholeTask
 from lastacross.cli.base import cli, complain, takes_app
 from lastacross.cli.connecting import asking_redis, listing
-from lastacross.cli.queues import existing
+from lastacross.cli.queues import existing, require_existing, taskqueue
 from lastacross.cli.showing import instant, print_json, print_table, printable
 from lastacross.errors import InvalidTaskError
-from lastacross.taskqueue import Task
 
 MAX_PAYLOAD_CHARACTERS = 1000
 
@@ -53,7 +52,7 @@ def _for_programs(task: ListedTask) -> dict[str, Any]:
 def _list(root: Path, queue: str, states: tuple[str, ...], limit: int, as_json: bool) -> None:
     """Show a queue's tasks: the oldest ones in each state, but the newest dead letters."""
     with listing(root):
-        existing(queue)
+        require_existing(queue)
         tasks = Listing(store.current()).tasks(queue, states or STATES, limit)
     if as_json:
         print_json([_for_programs(task) for task in tasks])
@@ -82,7 +81,7 @@ def _list(root: Path, queue: str, states: tuple[str, ...], limit: int, as_json: 
 def _show(root: Path, queue: str, name: str, as_json: bool) -> None:
     """Show all details of a task: its fields, headers and payload."""
     with listing(root):
-        existing(queue)
+        require_existing(queue)
         found = Listing(store.current()).find(queue, name)
     if found is None:
         raise InvalidTaskError(f"queue {queue!r} has no task {name!r}")
@@ -136,7 +135,7 @@ def _run(root: Path, queue: str, name: str, as_json: bool) -> None:
 def _delete(root: Path, queue: str, names: tuple[str, ...], as_json: bool) -> int:
     """Delete tasks in any state; a running task finishes, but its result is ignored."""
     with asking_redis(root):
-        deleted = [Task(name=name) for name in names]
+        deleted = [taskqueue().Task(name=name) for name in names]
         existing(queue).delete_tasks(deleted)
     done = [name for name, task in zip(names, deleted, strict=True) if task.was_deleted]
     _tell(queue, done, "was deleted", as_json)

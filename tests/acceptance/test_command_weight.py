@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 HEAVY = {
     *("alembic", "attr", "gunicorn", "itsdangerous", "jinja2", "limits", "multipart", "psycopg", "pydantic"),
     *("rich", "rq", "ruamel.yaml", "sqlalchemy", "structlog", "urllib3", "valkey", "webapp2", "webob"),
-    *("whitenoise", "redis", "asyncio", "lastacross.config", "lastacross.store"),
+    *("whitenoise", "redis", "asyncio", "lastacross.config", "lastacross.store", "lastacross.taskqueue"),
 }
 _NAMES_OF_LOADED = """
 import atexit, sys
