@@ -198,6 +198,8 @@ class Store:
         patience_seconds: how long to wait for a reply, if a person is waiting for this caller.
     """
 
+    _has_patience_limit = False
+
     def __init__(
         self, url: str, clock: Clock | None = None, *, patience_seconds: float | None = None
     ) -> None:
@@ -314,11 +316,13 @@ class Store:
 
         They belong to the same wait. Only a store with a limited patience does so, and only for a moment.
         """
+        if not self._has_patience_limit:
+            return
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, redis.TimeoutError):
             cause = cause.__cause__
         wait = self._pool.wait
-        if self._has_patience_limit and cause is not None and SYSTEM.monotonic() >= wait.is_over_until:
+        if cause is not None and SYSTEM.monotonic() >= wait.is_over_until:
             wait.is_over_until = SYSTEM.monotonic() + SAME_WAIT_SECONDS
 
     def set_aside(self, types: Mapping[str, str]) -> list[str]:
