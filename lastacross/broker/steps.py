@@ -354,6 +354,17 @@ class Broker(Steps):
                     self.store.redis.zadd(key, dict.fromkeys(entries, score), xx=True, lt=True)
         return found
 
+    def hold(self, token: str, queues: Sequence[str], lease_seconds: float) -> None:
+        """Make a worker's leases end ``lease_seconds`` from now, unless they have ended or end later."""
+        score, prefix = self.now() + lease_seconds + LEASE_SCORE_SHIFT_SECONDS, f"{token}.".encode()
+        with transient_errors():
+            for queue in queues:
+                key = leased_key(queue)
+                entries: Any = self.store.redis.zrange(key, 0, -1)
+                own = [entry for entry in entries if entry.partition(b":")[2].startswith(prefix)]
+                if own:
+                    self.store.redis.zadd(key, dict.fromkeys(own, score), xx=True, gt=True)
+
     def rescue_worker(
         self, token: str, queues: Sequence[str], started: Sequence[str], *, is_silent: bool = False
     ) -> dict[str, str]:

@@ -42,11 +42,15 @@ class ForkedProcess:
     def poll(self) -> int | None:
         """The return code, negative for a signal; None while the process runs."""
         if self.returncode is None:
-            # Until the process that forked it has ended, it is not our child yet.
-            with contextlib.suppress(ChildProcessError):
+            try:
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
-                if pid == self.pid:
-                    self.returncode = os.waitstatus_to_exitcode(status)
+            except ChildProcessError:
+                # Until the process that forked it has ended, it is not our child yet.
+                if not os.path.exists(f"/proc/{self.pid}"):
+                    self.returncode = -signal.SIGKILL
+                return self.returncode
+            if pid == self.pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
         return self.returncode
 
     def send_signal(self, sig: int) -> None:
@@ -99,7 +103,10 @@ def fork(
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
-        ending.end_process(code)
+        try:
+            ending.end_process(code)
+        finally:
+            os._exit(code)
 
 
 def can_fork() -> bool:

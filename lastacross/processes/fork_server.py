@@ -12,53 +12,21 @@ import select
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable
-from pathlib import Path
 
 from lastacross import logs
+from lastacross.clock import SYSTEM
 from lastacross.processes import process_title
-from lastacross.processes.die_with_parent import signal_at_parents_death
+from lastacross.processes.die_with_parent import signal_at_parents_death, supervisor_fd
 
 RunChild = Callable[[socket.socket], None]
 
 _MAX_REQUEST_BYTES = 64
+# How long a worker may take to end after its supervisor's death; more than it needs to drain.
+KILL_SECONDS = 35.0
 _FORK = b"fork"
 
 _log = logs.get("lastacross.fork")
-
-
-def open_sockets() -> set[int]:
-    """The file descriptors of this process's sockets."""
-    found = set()
-    for entry in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):
-            if os.readlink(entry).startswith("socket:"):
-                found.add(int(entry.name))
-    return found
-
-
-def obstacle(sockets_before: set[int]) -> str | None:
-    """The reason why this process cannot be forked safely, or None.
-
-    Args:
-        sockets_before: the result of ``open_sockets`` before the application was imported.
-    """
-    others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
-    if others:
-        target = getattr(others[0], "_target", None)
-        module = getattr(target, "__module__", None) or type(others[0]).__module__
-        return f"the thread {others[0].name!r} of the module {module} is running"
-    if (number := len(os.listdir("/proc/self/task"))) > 1:
-        return f"{number - 1} threads are running that Python did not start"
-    opened = open_sockets() - sockets_before
-    return f"the connection {_shown(min(opened))} is open" if opened else None
-
-
-def _shown(fd: int) -> str:
-    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as found:
-        return f"to {found.getpeername()}"
-    return f"with the file descriptor {fd}"
 
 
 class ForkedChild:
@@ -89,8 +57,14 @@ class ForkedChild:
         with contextlib.suppress(OSError):
             self._control.send(f"signal {self.pid} {number}".encode())
 
-    def wait(self) -> int | None:
-        """Wait until the child has ended; returns its exit code (negative for a signal), None if unknown."""
+    def wait(self, seconds: float | None = None) -> int | None:
+        """Wait until the child has ended; returns its exit code (negative for a signal), None if unknown.
+
+        Raises:
+            TimeoutError: the child has not ended after so many seconds.
+        """
+        if not select.select([self._status.fileno()], [], [], seconds)[0]:
+            raise TimeoutError
         text = _line(self._status)
         self._status.close()
         return int(text) if text else None
@@ -163,6 +137,8 @@ class _Server:
         # Maps each child's pid to the file descriptor that gets its exit code.
         self._children: dict[int, int] = {}
         self._woken, self._wakeup = os.pipe()
+        self._supervisor_fd = supervisor_fd()
+        self._kill_at: float | None = None
 
     def serve(self, parent: int) -> None:
         """Fork children until the connection is closed."""
@@ -178,12 +154,29 @@ class _Server:
             signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
         while True:
-            readable, _, _ = select.select([self._control.fileno(), self._woken], [], [])
+            watched = [self._control.fileno(), self._woken]
+            if self._supervisor_fd is not None and self._kill_at is None:
+                watched.append(self._supervisor_fd)
+            readable, _, _ = select.select(watched, [], [], self._timeout_seconds(parent))
             with contextlib.suppress(BlockingIOError):
                 os.read(self._woken, 4096)
             self._reap()
+            if self._supervisor_fd in readable:
+                self._kill_at = SYSTEM.monotonic() + KILL_SECONDS
             if self._control.fileno() in readable and not self._take_request():
                 return
+
+    def _timeout_seconds(self, parent: int) -> float | None:
+        """How long to wait; kills the worker if it is time to.
+
+        A worker ends itself when its supervisor dies, unless a task does not let go of the interpreter.
+        """
+        if self._kill_at is None:
+            return None
+        seconds = self._kill_at - SYSTEM.monotonic()
+        if seconds <= 0 and os.getppid() == parent:
+            os.kill(parent, signal.SIGKILL)
+        return max(0.0, seconds)
 
     def _take_request(self) -> bool:
         request, fds, _, _ = socket.recv_fds(self._control, _MAX_REQUEST_BYTES, 2)

@@ -13,7 +13,6 @@ The preload process's own death therefore ends nothing that runs.
 
 import contextlib
 import ctypes
-import fcntl
 import functools
 import gc
 import importlib
@@ -22,18 +21,15 @@ import os
 import select
 import signal
 import socket
-import stat
 import sys
-import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lastacross import config, datastore, logs, store
 from lastacross.config import Config
 from lastacross.errors import Error
-from lastacross.processes import application, die_with_parent, ending, process_title
+from lastacross.processes import application, die_with_parent, ending, fork_safety, process_title
 from lastacross.processes.preload_client import MAX_REQUEST_BYTES, SOCKET_FD
 
 log = logs.get("lastacross.preload")
@@ -44,9 +40,6 @@ KINDS = {
     "worker": "lastacross.processes.worker",
     "scheduler": "lastacross.processes.scheduler",
 }
-# A thread that has just ended may remain in the kernel's list for a moment.
-_LOOKS = 25
-_LOOK_SECONDS = 0.02
 _PARENT_LOOK_SECONDS = 0.0005
 
 Command = Callable[[Sequence[str]], int]
@@ -87,7 +80,7 @@ def run(load_configuration: Callable[[], Config], kinds: Collection[str], comman
         return 1
     channel = socket.socket(fileno=int(os.environ.pop(SOCKET_FD)))
     channel.set_inheritable(False)
-    files = _open_files()
+    files = fork_safety.open_files()
     # Collections would only delay the import.
     gc.disable()
     config.keep_files()
@@ -109,7 +102,7 @@ def run(load_configuration: Callable[[], Config], kinds: Collection[str], comman
         return 1
     datastore.prepare(configuration.settings.database_url)
     gc.collect()
-    reason = _reason_against_forking(files | {channel.fileno()})
+    reason = fork_safety.reason_against_forking(files | {channel.fileno()})
     if reason is not None:
         log.warning("preload.off", **reason, until_then="each process imports the application itself")
         channel.send(json.dumps({"state": "off"}).encode())
@@ -157,68 +150,6 @@ def _serve(channel: socket.socket, supervisor: int, stamps: "_Stamps", command: 
 
 
 # --- whether it may fork ------------------------------------------------------------------------
-
-
-def _reason_against_forking(known: Collection[int]) -> dict[str, Any] | None:
-    """Fields for the log that name a thread or an open file; None if there are none."""
-    for _ in range(_LOOKS):
-        found = _thread()
-        # Python knows of its threads, so that any other one may be about to disappear.
-        if found is None or threading.active_count() > 1:
-            break
-        threading.Event().wait(_LOOK_SECONDS)
-    return found or next(
-        (_description(fd) for fd in sorted(_open_files() - set(known)) if _is_shared(fd)), None
-    )
-
-
-def _thread() -> dict[str, Any] | None:
-    others = [each for each in threading.enumerate() if each is not threading.main_thread()]
-    if others:
-        target = getattr(others[0], "_target", None)
-        module = getattr(target, "__module__", None) or type(others[0]).__module__
-        return {"thread": others[0].name, "module": module}
-    for task in os.listdir("/proc/self/task"):
-        if int(task) != os.getpid():
-            with contextlib.suppress(OSError):
-                name = Path(f"/proc/self/task/{task}/comm").read_text().strip()
-                return {"thread": name, "module": "a library written in another language"}
-    return None
-
-
-def _open_files() -> set[int]:
-    found = {int(name) for name in os.listdir("/proc/self/fd")}
-    # The descriptor of the listing itself is closed by now.
-    return {fd for fd in found if _is_open(fd)}
-
-
-def _is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
-
-
-def _is_shared(fd: int) -> bool:
-    """Whether processes that inherit this file would disturb each other.
-
-    A log file that is opened for appending has no position that they could share, nor does a device.
-    """
-    mode = os.fstat(fd).st_mode
-    if stat.S_ISREG(mode):
-        return not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND
-    return not stat.S_ISCHR(mode) and not stat.S_ISDIR(mode)
-
-
-def _description(fd: int) -> dict[str, Any]:
-    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
-        return {"file": os.readlink(f"/proc/self/fd/{fd}")}
-    with socket.socket(fileno=os.dup(fd)) as opened:
-        for ask in (opened.getpeername, opened.getsockname):
-            with contextlib.suppress(OSError):
-                return {"socket": str(ask())}
-    return {"socket": "without an address"}
 
 
 class _Stamps:

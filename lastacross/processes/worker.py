@@ -13,7 +13,7 @@ from lastacross.broker import DEFAULT_GROUP, Broker, queue_directory
 from lastacross.config import Config
 from lastacross.cronruns import recording
 from lastacross.errors import StoreUnavailableError
-from lastacross.processes import application, die_with_parent, fork_server, lifecycle, supervisor
+from lastacross.processes import application, die_with_parent, fork_safety, fork_server, lifecycle, supervisor
 from lastacross.processes.workers import STARTED_TABLE, served
 from lastacross.signing import Signatures
 from lastacross.worker import (
@@ -107,17 +107,17 @@ def _load(
     if sys.platform != "linux" or not config.settings.preload:
         supervisor.watch_parent(on_death)
         return application.load(config), None
-    sockets = fork_server.open_sockets()
+    files = fork_safety.open_files()
     if die_with_parent.supervisor_fd() is not None:
         # The thread that watches the supervisor must not exist yet when the process is forked.
         die_with_parent.signal_at_parents_death(signal.SIGTERM)
     app = application.load(config)
     forks = None
-    if (reason := fork_server.obstacle(sockets)) is None:
+    if (reason := fork_safety.reason_against_forking(files)) is None:
         forks = fork_server.ForkServer.start(lambda channel: _run_alone(config, app, channel))
     else:
         remedy = "tasks that run alone start a new interpreter"
-        _log.warning("preload.off", reason=reason, remedy=remedy)
+        _log.info("fork_server.off", **reason, remedy=remedy)
     supervisor.watch_parent(on_death)
     return app, forks
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lastacross import logs
-from lastacross.broker import queue_directory
+from lastacross.broker import Broker, queue_directory
 from lastacross.clock import SYSTEM
 from lastacross.config import DEFAULT_SERVICE, Config, QueueConfig
-from lastacross.errors import ConfigError
+from lastacross.errors import ConfigError, StoreUnavailableError
 from lastacross.processes import permissions
 from lastacross.processes.start_upload import StartUpload
 from lastacross.processes.supervisor import ChildSpec, Supervisor
@@ -24,6 +24,11 @@ STARTED_TABLE = "LASTACROSS_STARTED_TABLE"
 """Environment variable: the file where a worker process notes its running tasks for its supervisor."""
 PROCESS = "worker-process"
 """The command of one worker process."""
+
+# The leases of a process without a pulse are renewed by its supervisor from now on.
+HOLD_AFTER_SECONDS = 2.0
+# The supervisor has other processes to look after while Redis does not answer.
+REDIS_PATIENCE_SECONDS = 2.5
 
 log = logs.get("lastacross.supervisor")
 
@@ -47,22 +52,36 @@ class _Custody:
         self._store = store
         self._queues = queues
         self._lease_seconds = lease_seconds
-        self._watch = Watch(table, lease_seconds)
+        self._watch = Watch(table)
         self._was_silent = False
 
     def is_silent(self, pid: int) -> bool:
         """Whether the process lives but its threads have not had their turns for a whole lease.
 
-        Its leases are expiring then, so another process may already run its tasks.
+        Until then its leases are renewed here. Otherwise other workers would run its tasks beside it, and
+        count a crash against each of them.
         """
         now = SYSTEM.monotonic()
-        if not self._watch.is_silent(now):
+        missing_seconds = self._watch.look(now)
+        if missing_seconds < HOLD_AFTER_SECONDS:
+            return False
+        token, started = started_tasks(self._table)
+        if missing_seconds <= self._lease_seconds:
+            self._hold(token)
             return False
         self._was_silent = True
-        _, started = started_tasks(self._table)
         tasks = {each.entry.partition(":")[0]: round(now - each.started_at, 1) for each in started}
         log.error("worker.silent", pid=pid, running_seconds=tasks, remedy="this process is replaced")
         return True
+
+    def _hold(self, token: str) -> None:
+        try:
+            Broker(self._store).hold(token, self._all_queues(), self._lease_seconds)
+        except StoreUnavailableError as error:
+            log.warning("lease.renew", error=str(error))
+
+    def _all_queues(self) -> list[str]:
+        return sorted({*self._queues, *queue_directory.of(self._store).all()})
 
     def report(self, pid: int, returncode: int) -> None:
         """Record the death in Redis.
@@ -70,11 +89,11 @@ class _Custody:
         Raises:
             StoreUnavailableError: Redis does not answer.
         """
-        queues = sorted({*self._queues, *queue_directory.of(self._store).all()})
-        released = report_death(self._table, self._store, queues, was_silent=self._was_silent)
+        was_silent = self._was_silent
+        released = report_death(self._table, self._store, self._all_queues(), was_silent=was_silent)
+        self._watch, self._was_silent = Watch(self._table), False
         for task_id, outcome in released.items():
             log.warning("task.rescue", task=task_id, outcome=outcome, pid=pid, code=returncode)
-        self._watch, self._was_silent = Watch(self._table, self._lease_seconds), False
 
 
 def specs(
@@ -112,7 +131,7 @@ def specs(
         name = DEFAULT_SERVICE  # app.yaml may give the service another name
     backend = configuration.backends.get(name)
     all_served = list(served(configuration, queues))
-    store = Store(settings.redis_url)
+    store = Store(settings.redis_url, patience_seconds=REDIS_PATIENCE_SECONDS)
     threads = threads or (backend.max_concurrent_requests if backend else None) or settings.threads
     processes = processes or (backend.instances if backend else settings.worker_processes)
     arguments = [PROCESS, "--threads", str(threads), "--queues", ",".join(queues)]
@@ -209,7 +228,10 @@ def run(
             max_tasks=max_tasks,
             max_memory_mb=max_memory_mb,
         )
-        preload = preload_spec(configuration, children[0].environ or environ, ("worker",), run_command)
+        own = dict(children[0].environ or environ)
+        # It names the folder of one worker process, which is not the preload process's.
+        own.pop(STARTED_TABLE, None)
+        preload = preload_spec(configuration, own, ("worker",), run_command)
         upload = StartUpload(configuration)
         return Supervisor(children, on_tick=upload.try_once, preload=preload).run()
 

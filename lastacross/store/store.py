@@ -96,7 +96,8 @@ def translated_errors() -> Iterator[None]:
             # The server's words repeat the command's arguments.
             raise StoreUnavailableError(f"Redis is not available: it {unknown}") from None
         if refusals.words_of(str(error)).startswith(_REFUSALS):
-            raise StoreUnavailableError(f"Redis does not accept writes: {error}") from error
+            words = refusals.words_of(str(error))
+            raise StoreUnavailableError(f"Redis does not accept writes: {words}") from error
         raise
 
 

@@ -52,8 +52,12 @@ class Child(Protocol):
     def send_signal(self, number: int, /) -> None:
         """Send a signal unless the process has ended."""
 
-    def wait(self) -> int | None:
-        """Wait for the end, and return the exit code (negative for a signal) or None if it is unknown."""
+    def wait(self, seconds: float | None = None, /) -> int | None:
+        """Wait for the end, and return the exit code (negative for a signal) or None if it is unknown.
+
+        Raises:
+            TimeoutError: the child has not ended after so many seconds.
+        """
 
 
 class Interpreter:
@@ -79,9 +83,16 @@ class Interpreter:
         """Send a signal unless the process has ended."""
         self._process.send_signal(number)
 
-    def wait(self) -> int:
-        """Wait for the end, then kill any processes that the child has left behind."""
-        self._process.wait()
+    def wait(self, seconds: float | None = None) -> int:
+        """Wait for the end, then kill any processes that the child has left behind.
+
+        Raises:
+            TimeoutError: the child has not ended after so many seconds.
+        """
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError from error
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         return self._process.returncode
@@ -109,7 +120,7 @@ class IsolatedProcess:
         self._lock = threading.Lock()
         self._child: Child | None = None
         self._is_ready = False
-        self._is_told_to_stop = False
+        self._is_told_to_stop = self._is_closed = False
 
     def deliver(self, task: Leased) -> Outcome:
         """Run one attempt; returns ``Crashed`` if the process ended while the task was running."""
@@ -117,7 +128,8 @@ class IsolatedProcess:
             try:
                 child = self._started()
             except OSError as error:
-                return Outcome(task, None, f"no process could be started to run it alone: {error}")
+                reason = f"no process could be started to run it alone: {error}"
+                return Outcome(task, None, reason, was_reached=False)
             outcome, is_usable = self._converse(child, task)
             if not is_usable:
                 self._forget(child, 0)
@@ -136,7 +148,10 @@ class IsolatedProcess:
             return Stuck(task, 500, f"did not end {GRACE_SECONDS:g} s after its deadline"), False
         if not line.endswith(b"\n"):
             self._child, self._is_ready = None, False
-            return Crashed(task, None, f"its process ended with code {_end(child, ENDING_SECONDS)}"), False
+            code = _end(child, ENDING_SECONDS)
+            if code is None:
+                return Outcome(task, None, "its process ended together with the fork server"), False
+            return Crashed(task, None, f"its process ended with code {code}"), False
         try:
             return Outcome(task, *json.loads(line)), True
         except (ValueError, TypeError) as error:
@@ -160,6 +175,7 @@ class IsolatedProcess:
 
     def close(self) -> None:
         """End the process, interrupting any task that is running in it."""
+        self._is_closed = True
         child = self._child
         if child is not None:
             child.send_signal(signal.SIGKILL)
@@ -175,6 +191,9 @@ class IsolatedProcess:
             self._forget(self._child, ENDING_SECONDS)
         child = self._start()
         self._child, self._is_ready = child, False
+        if self._is_closed:
+            self._forget(child, 0)
+            raise OSError("the worker is ending")
         # Blame a task for a crash only if it had reached the process.
         if _ask(child.channel, b"", None) != READY:
             self._child = None
@@ -214,13 +233,15 @@ class IsolatedProcesses:
         self._idle: list[tuple[float, IsolatedProcess]] = []
         self._is_told_to_stop = False
         self.most = threads if fork else min(threads, MAX_INTERPRETERS)
+        # A fork server that was killed cannot be replaced, because this process has threads now.
+        self.has_lost_fork_server = False
 
     def _start(self) -> Child:
         if self._fork is not None:
             try:
                 return self._fork()
             except OSError as error:
-                # A fork server that was killed cannot be replaced, because this process has threads now.
+                self.has_lost_fork_server = True
                 _log.warning("fork.failed", error=str(error), remedy="a new interpreter starts instead")
         return Interpreter(self._root)
 
@@ -309,14 +330,13 @@ def _end(child: Child, seconds: float) -> int | None:
         the child's exit code.
     """
     child.channel.close()
-    if not seconds:
-        child.send_signal(signal.SIGKILL)
-        return child.wait()
-    timer = threading.Timer(seconds, child.send_signal, (signal.SIGKILL,))
-    timer.start()
-    code = child.wait()
-    timer.cancel()
-    return code
+    try:
+        if seconds:
+            return child.wait(seconds)
+    except TimeoutError:
+        pass
+    child.send_signal(signal.SIGKILL)
+    return child.wait()
 
 
 class FromWorker:

@@ -172,15 +172,15 @@ class Maintenance:
         """
         if not self._has_jumped:
             return
-        self._jumps = self._broker.store.clock_jumps
-        seconds = self._broker.store.clock_jump_seconds
+        jumps, seconds = self._broker.store.clock_jumps, self._broker.store.clock_jump_seconds
         patience = max(JUMP_PATIENCE_SECONDS, self._lease_seconds)
         self._trusts_at = self._clock.monotonic() + patience
         _log.warning("clock.jump", seconds=round(seconds, 3), rescues_in_seconds=patience)
         self._renew()
-        if seconds < 0:
-            ends_at = self._broker.now() + MAX_LEASES_LEFT * self._lease_seconds
-            self._broker.shorten_leases(self._queues, ends_at)
+        # Several jumps may have come together, so shorten leases whatever the direction of the last one.
+        ends_at = self._broker.now() + MAX_LEASES_LEFT * self._lease_seconds
+        self._broker.shorten_leases(self._queues, ends_at)
+        self._jumps = jumps
 
     def _rotate(self) -> None:
         # Each step moves at most 100 tasks of a queue, so that no queue is always served last.

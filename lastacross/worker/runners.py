@@ -60,7 +60,8 @@ class Attempts:
             return self.make(task)
         try:
             # If the task takes the whole machine down, the next rescue must know that it had started.
-            self._broker.renew([task], {task.entry}, self._lease_seconds)
+            if not self._broker.renew([task], {task.entry}, self._lease_seconds)[0]:
+                return Outcome(task, None, "its lease was lost before it started")
         except StoreUnavailableError as error:
             _log.warning("worker.redis", error=str(error))
         return self._isolated.deliver(task)
@@ -142,11 +143,7 @@ class Runners:
             self.run_suspects()
 
     def run_suspects(self) -> None:
-        """Start threads for waiting suspects, as far as there are free lanes.
-
-        Raises:
-            RuntimeError: the system has no thread left; call again later.
-        """
+        """Start threads for waiting suspects, as far as there are free lanes and the system has threads."""
         with self._suspects_lock:
             number = min(len(self._suspects), len(self._free_lanes))
             slots = [self._free_lanes.pop() for _ in range(number)]
@@ -155,8 +152,9 @@ class Runners:
                 name = f"isolation-{slots[-1] - self.threads}"
                 threading.Thread(target=self._run_suspects, args=(slots[-1],), name=name, daemon=True).start()
                 slots.pop()
-        finally:
-            self._free_lanes += slots
+        except RuntimeError as error:
+            _log.warning("isolation.no_thread", error=str(error), waiting=len(self._suspects))
+        self._free_lanes += slots
 
     @property
     def waiting(self) -> int:

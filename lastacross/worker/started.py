@@ -124,22 +124,20 @@ class Pulse:
 
 
 class Watch:
-    """Watches a worker process's pulse from its supervisor; call ``is_silent`` about once a second.
+    """Watches a worker process's pulse from its supervisor; call ``look`` about once a second.
 
     Args:
         path: the process's table.
-        limit_seconds: how long the pulse may stop.
     """
 
-    def __init__(self, path: Path, limit_seconds: float) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._limit_seconds = limit_seconds
         self._last: float | None = None
         self._looked_at = 0.0
         self._missing_seconds = 0.0
 
-    def is_silent(self, now: float) -> bool:
-        """Whether the pulse has stopped for longer than the limit; ``now`` is monotonic.
+    def look(self, now: float) -> float:
+        """For how many seconds the pulse has been missing; ``now`` is monotonic.
 
         Time during which the supervisor itself was stopped does not count, because the whole machine or
         container may have been.
@@ -150,7 +148,7 @@ class Watch:
         else:
             self._missing_seconds += min(now - self._looked_at, 2 * PULSE_SECONDS)
         self._last, self._looked_at = pulse, now
-        return self._missing_seconds > self._limit_seconds
+        return self._missing_seconds
 
 
 def _pulse(path: Path) -> float | None:

@@ -5,6 +5,7 @@ that fetches, runs and finishes tasks is ours, and RQ's registry cleaning never 
 tasks and records outcomes in batches; ``Runners`` run the tasks, and a renewer keeps the leases alive.
 """
 
+import math
 import os
 import signal
 import socket
@@ -204,7 +205,7 @@ class Worker(RqWorker):
 
     def _loop(self) -> None:
         pause = FIRST_PAUSE_SECONDS
-        while not self._is_told_to_stop and not self._is_stuck:
+        while not (self._is_told_to_stop or self._is_stuck or self._is_recycled):
             try:
                 self._turn()
                 pause = FIRST_PAUSE_SECONDS
@@ -254,6 +255,7 @@ class Worker(RqWorker):
         alive["commands"] = self.hears_commands
         if self._pulse is not None:
             alive["pulse"] = self._pulse.is_alive
+        alive["fork-server"] = not self._isolated.has_lost_fork_server
         if ended := [name for name in alive if not alive[name]] + self._runners.ended_threads():
             _log.error("worker.thread_ended", threads=ended, remedy="this process is replaced")
             self._is_stuck = True
@@ -264,7 +266,6 @@ class Worker(RqWorker):
         if (reason := self._recycling.reason(attempts)) is not None:
             _log.info("worker.recycle", reason=reason, tasks=attempts, memory_mb=self._recycling.memory_mb)
             self._is_recycled = True
-            self.drain()
 
     def _take_changes(self, *, is_urgent: bool = False) -> None:
         """Apply a newer upload of queue.yaml."""
@@ -372,14 +373,20 @@ class Worker(RqWorker):
     # --- the end -------------------------------------------------------------------------
 
     def _finish(self) -> None:
-        """Release tasks that have not started, and let running ones finish for a while."""
+        """Release tasks that have not started, and let running ones finish for a while.
+
+        A process that is only to be replaced has no reason to cut off a long task.
+        """
         is_dev = config.current().settings.is_dev
-        deadline = SYSTEM.monotonic() + (DEV_DRAIN_SECONDS if is_dev else DRAIN_SECONDS)
+        seconds = DEV_DRAIN_SECONDS if is_dev else DRAIN_SECONDS
+        deadline = math.inf
         stopping = self._call_on_stop()
         self._unreleased += self._leasing.end()
         self._held |= {task.entry: task for task in self._unreleased}
         pause = 0.05
         while True:
+            if deadline == math.inf and (self._is_told_to_stop or self._is_stuck):
+                deadline = SYSTEM.monotonic() + seconds
             try:
                 self._release(self._runners.take_waiting())
                 self._record_outcomes()

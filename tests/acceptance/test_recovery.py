@@ -26,7 +26,7 @@ ENDLESS = {
     .replace(
         '    elif path == "/fill":',
         '    elif path == "/endless":\n        re.match(r"(a+)+$", "a" * 64 + "b")\n'
-        '    elif path == "/busy":\n        hold(float(fields.pop("seconds")))\n'
+        '    elif path == "/busy":\n        time.sleep(4)\n        hold(float(fields.pop("seconds")))\n'
         '    elif path == "/fill":',
     )
     .replace(
@@ -140,13 +140,16 @@ def test_two_tasks_that_never_let_go_do_not_stop_the_others(endless_lab: Lab) ->
 
 
 def test_an_innocent_call_that_keeps_the_interpreter_ends_alone_and_counts_once(endless_lab: Lab) -> None:
+    """It runs long enough before that to be known as started, and never twice at the same time."""
     lab = endless_lab
-    with lab.workers(1):
+    with lab.workers(2) as running:
         with taskqueue.Batch(on_complete=taskqueue.Task(url="/complete")) as batch:
             batch.add([taskqueue.Task(url="/busy", params={"seconds": "12"})])
         lab.wait_for(1, "/complete", 120)
+        assert running.text().count("worker.silent") == 1
     assert lab.ran("/busy").total() == 1
-    assert lab.ran("/busy", "begin").total() == 2
+    [(first, _), (second, _)] = next(iter(begins(lab, "/busy").values()))
+    assert second - first > 4 + lab.config.settings.lease_seconds
     assert lab.dead() == []
 
 

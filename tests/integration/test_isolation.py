@@ -319,7 +319,7 @@ def test_an_application_with_a_thread_or_a_connection_is_not_forked(
         (root / "main.py").write_text(MAIN + line.format(port=port) + "\n")
         printed = run("print(forks, deliver('/work').status); isolated.close()")
     assert printed.stdout == "None 200\n"
-    assert "preload.off" in printed.stderr
+    assert "fork_server.off" in printed.stderr
     assert reason.format(port=port) in printed.stderr
 
 
