@@ -13,17 +13,22 @@ import redis
 from tests.support.redis_server import RedisServer
 
 PASSWORD = "open:sesame/1"
+VERSION = b"version"
 
 
 @contextlib.contextmanager
 def answering(answer: bytes) -> Iterator[str]:
-    """A server that answers each piece of data with these bytes; gives its host and port."""
+    """A server that answers each piece of data with these bytes; gives its host and port.
+
+    If the bytes are those of ``replies``, they answer HELLO, and anything else is OK.
+    """
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             with contextlib.suppress(OSError):
-                while self.request.recv(65_536):
-                    self.request.sendall(answer)
+                while data := self.request.recv(65_536):
+                    is_other = VERSION in answer and b"HELLO" not in data
+                    self.request.sendall(b"+OK\r\n" if is_other else answer)
 
     class Server(socketserver.ThreadingTCPServer):
         daemon_threads = True
@@ -41,7 +46,7 @@ def answering(answer: bytes) -> Iterator[str]:
 
 def replies(version: bytes) -> bytes:
     """What a server of this version says to hello."""
-    fields = {b"server": b"redis", b"version": version, b"proto": b":3"}
+    fields = {b"server": b"redis", VERSION: version, b"proto": b":3"}
     parts = [b"%%%d\r\n" % len(fields)]
     for key, value in fields.items():
         parts.append(b"$%d\r\n%s\r\n" % (len(key), key))
