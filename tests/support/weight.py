@@ -62,7 +62,7 @@ def memory_mb(pid: int, kind: str) -> float:
 def command(pid: int) -> str:
     """What a process is called."""
     words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-    return next((word for word in words[2:] if word and not word.startswith("-") and "/" not in word), "?")
+    return next((word for word in words[2:] if word not in ("", "-m", "lastacross")), "?")
 
 
 def show_memory(when: str, pid: int) -> None:
