@@ -225,7 +225,9 @@ def test_a_caller_that_does_not_know_the_servers_time_ends_no_lease(
 ) -> None:
     """Somebody has set the server's clock, or the call was on its way for long."""
     now = _by_the_servers_clock(scripts, ends_in=ends_in) + differs
-    args: list[str | int] = [f"{now:.6f}~4", 100, *([1] if script == "maintain_queues" else []), "default"]
+    args: list[store.Arg] = [f"{now:.6f}~4", 100, "default"]
+    if script == "maintain_queues":
+        args.insert(2, 1)
 
     answer = scripts.run(script, *args)
 
