@@ -53,6 +53,21 @@ def test_after_so_many_tasks_a_process_finishes_its_own_and_is_replaced_at_once(
         _is_no_crash(made, running)
 
 
+def test_a_task_that_runs_longer_than_a_stopped_process_may_take_is_not_cut_off() -> None:
+    with running_lab() as made:
+        made.environ["LASTACROSS_DEV"] = "1"  # which stops within 5 s
+        with made.workers(1, 2, "--max-tasks", "10") as running:
+            add(1, "/long", seconds="9")
+            wait_until(lambda: made.ran("/long", "begin"), 60)
+            add(30, seconds="0.01")
+
+            made.wait_for(30, "/work", 120)
+            made.wait_for(1, "/long", 60)
+            made.wait_until_idle(60)
+            assert events(running, "worker.recycle")
+            assert made.ran("/long", "begin").total() == 1
+
+
 def _is_no_crash(made: Lab, running: Started) -> None:
     ends = events(running, "process.exit")
     assert ends
