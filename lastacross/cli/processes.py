@@ -126,6 +126,8 @@ def _remark_on_service(configuration: Config, name: str) -> None:
 @cli.command("worker-process", hidden=True)
 @click.option("--threads", type=click.IntRange(1, 1024))
 @click.option("--queues", default="")
+# It shows in `ps` whose process this is; LASTACROSS_SERVICE is what counts.
+@click.option("--service", expose_value=False)
 @_max_tasks
 @_max_memory
 @takes_app

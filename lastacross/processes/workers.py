@@ -134,7 +134,7 @@ def specs(
     store = Store(settings.redis_url, patience_seconds=REDIS_PATIENCE_SECONDS)
     threads = threads or (backend.max_concurrent_requests if backend else None) or settings.threads
     processes = processes or (backend.instances if backend else settings.worker_processes)
-    arguments = [PROCESS, "--threads", str(threads), "--queues", ",".join(queues)]
+    arguments = [PROCESS, "--service", name, "--threads", str(threads), "--queues", ",".join(queues)]
     arguments += RecyclingLimits(max_tasks, max_memory_mb).arguments()
     found = []
     for number in range(1, processes + 1):

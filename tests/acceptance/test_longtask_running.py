@@ -119,7 +119,8 @@ def test_a_worker_that_stalls_cannot_overwrite_the_result_of_another(site: Site)
     process = running["metadata"]["message"].removeprefix("process ")
     stops = site.processes.text().count("longtask.stop")
 
-    with stopped(int(process)):
+    # A supervisor that is awake would kill it.
+    with stopped(site.processes.process.pid), stopped(int(process)):
         done = wait_for(site, bookmark, lambda operation: operation["done"], 60)
     assert done["metadata"]["attempts"] == 2
     assert process not in done["response"]["result"]

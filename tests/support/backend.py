@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.support.site import Site
 
-SERVICE = b"LASTACROSS_SERVICE=counter"
+SERVICE = b"\0worker-process\0--service\0counter\0"
 
 
 def instances(site: Site) -> list[int]:
@@ -15,7 +15,6 @@ def instances(site: Site) -> list[int]:
         process = Path(f"/proc/{pid}")
         # The process may end while it is being inspected.
         with contextlib.suppress(OSError):
-            is_worker = b"worker-process" in (process / "cmdline").read_bytes().split(b"\0")
-            if is_worker and SERVICE in (process / "environ").read_bytes().split(b"\0"):
+            if SERVICE in (process / "cmdline").read_bytes():
                 found.append(pid)
     return found
