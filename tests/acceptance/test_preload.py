@@ -292,15 +292,15 @@ def test_nothing_of_the_engine_or_of_our_application_starts_a_thread_or_opens_an
     code = """
 import os, pathlib, pkgutil, importlib
 from lastacross import config
-from lastacross.processes import application, preload
-known = preload._open_files()
+from lastacross.processes import application, fork_safety
+known = fork_safety.open_files()
 import lastacross
 for module in pkgutil.walk_packages(lastacross.__path__, "lastacross."):
     if "migrations" not in module.name and module.name != "lastacross.pytest_plugin":
         importlib.import_module(module.name)
 configuration = config.load(pathlib.Path("."), os.environ)
 application.load(configuration)
-print(preload._reason_against_forking(known))
+print(fork_safety.reason_against_forking(known))
 """
     environ = {**os.environ, "LASTACROSS_DEV": "1", "LASTACROSS_DATA_DIR": str(tmp_path / "var")}
 
