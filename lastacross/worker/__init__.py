@@ -8,8 +8,7 @@ from lastacross.worker.started import Watch, report_death, started_tasks
 if TYPE_CHECKING:
     from lastacross.worker.deadline import Deadlines
     from lastacross.worker.delivery import Delivery, Outcome, base_environ
-    from lastacross.worker.interrupt import Interrupt
-    from lastacross.worker.leasing import Serving, groups_of
+    from lastacross.worker.leasing import Interrupt, Serving, groups_of
     from lastacross.worker.outcomes import OutcomeRecorder
     from lastacross.worker.recycling import RecyclingLimits
     from lastacross.worker.remote import RemoteDelivery
@@ -42,7 +41,7 @@ _MODULES = {
     "Delivery": "delivery",
     "Outcome": "delivery",
     "base_environ": "delivery",
-    "Interrupt": "interrupt",
+    "Interrupt": "leasing",
     "Serving": "leasing",
     "groups_of": "leasing",
     "OutcomeRecorder": "outcomes",

@@ -23,9 +23,16 @@ from lastacross.stop_signals import handle_stop_signals
 from lastacross.store import RQ_SUSPENDED, Store, translated_errors
 from lastacross.worker.deadline import Deadlines
 from lastacross.worker.delivery import DEFAULT_DEADLINE_SECONDS, WSGI, Delivery, DirectCall, Outcome
-from lastacross.worker.interrupt import Interrupt
 from lastacross.worker.isolation import IsolatedProcesses
-from lastacross.worker.leasing import MAX_PREFETCH, SLOW_TASK_SECONDS, Leasing, Prefetch, Serving, WakeUp
+from lastacross.worker.leasing import (
+    MAX_PREFETCH,
+    SLOW_TASK_SECONDS,
+    Interrupt,
+    Leasing,
+    Prefetch,
+    Serving,
+    WakeUp,
+)
 from lastacross.worker.maintenance import OWN_NAME_PREFIX, START_PATIENCE_SECONDS, Maintenance, Renewer
 from lastacross.worker.outcomes import EndListener, OutcomeRecorder, no_listener
 from lastacross.worker.recycling import UNLIMITED, Recycling, RecyclingLimits

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from lastacross.worker.interrupt import Interrupt
+from lastacross.worker.leasing import Interrupt
 
 
 def is_set(interrupt: Interrupt) -> bool:
