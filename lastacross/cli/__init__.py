@@ -5,8 +5,6 @@ standard error, as one line that names the problem and the remedy, without a tra
 """
 
 import importlib
-import os
-import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -54,23 +52,14 @@ def _failed(error: Exception) -> int:
 
 def main() -> NoReturn:
     """Run this process's command and end the process with its exit code. Ctrl-C prints no traceback."""
-    sys.unraisablehook = _take_lost_interrupt
+    # An exception could be raised anywhere, for example while a class is created, which turns it into another
+    # one. Processes that have something to finish handle the signal themselves once they run.
+    ending.end_at_interrupt()
     try:
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
         code = run()
     except SystemExit as end:  # gunicorn's processes end like this
         code = _code_of(end)
-    except KeyboardInterrupt:
-        code = ending.INTERRUPTED
     ending.end_process(code)
-
-
-def _take_lost_interrupt(unraisable: "sys.UnraisableHookArgs") -> None:
-    """End the process if Ctrl-C hit a callback, whose exceptions the interpreter only prints."""
-    if issubclass(unraisable.exc_type, KeyboardInterrupt):
-        os._exit(ending.INTERRUPTED)
-    sys.__unraisablehook__(unraisable)
 
 
 def _code_of(end: SystemExit) -> int:
