@@ -182,7 +182,7 @@ def test_the_scheduler_keeps_its_patience(
     def stop(*_: object) -> None:
         raise Stopped
 
-    monkeypatch.setattr("lastacross.processes.scheduler.signal.signal", lambda *_: None)
+    monkeypatch.setattr(scheduler, "handle_stop_signals", lambda handler: {})
     monkeypatch.setattr(scheduler, "steps", stop)
     store.use(None)
     try:
