@@ -1005,7 +1005,7 @@ def test_a_page_of_failing_accounts_that_cannot_be_is_refused(
 
     assert client.get(f"/reloads/{run_id}.json?{query}", status=400).json["error"]["field"] == field
     page = client.get(f"/reloads/{run_id}?{query}", status=400).text
-    assert f"{field}: takes" in page
+    assert f"{field}: must be" in page
     assert "<b>" not in page
     assert "<script>" not in page
 

@@ -296,7 +296,7 @@ class SimWorker(Worker):
         self.wakeup = SimWakeup(process, self._interrupt, groups, self._leasing._args_of_wake_up)
         self._leasing._listener = self.wakeup  # type: ignore[assignment]
         self._may_have_work = True
-        self._is_stuck = False
+        self._is_stuck = self._is_recycled = False
         self._recycling = Recycling(UNLIMITED)
         self._throttled_until: float | None = None
         self._is_told_to_stop = False
