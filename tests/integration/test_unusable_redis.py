@@ -229,7 +229,7 @@ def test_the_commands_of_a_user_without_scripts_are_refused_in_one_line(
         (redis.exceptions.MovedError("12 127.0.0.1:99"), "is a node of a Redis Cluster"),
         (
             redis.ResponseError("Command # 1 (SET a b) of pipeline caused error: MISCONF no space"),
-            "Redis takes no writes",
+            "Redis does not accept writes",
         ),
     ],
 )

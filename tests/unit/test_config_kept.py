@@ -108,7 +108,7 @@ def test_a_static_folder_that_has_gone_is_a_mistake_again(app_root: Path) -> Non
 
     (app_root / "static").rmdir()
 
-    with pytest.raises(ConfigError, match="static_dir 'static' is not there"):
+    with pytest.raises(ConfigError, match="static_dir 'static' does not exist"):
         config.load(app_root, ENVIRON)
 
 
