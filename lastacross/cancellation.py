@@ -49,14 +49,16 @@ class Call:
 _calls: dict[int, Call] = {}
 
 
-def begin(call: Call) -> None:
-    """Note that this thread runs this coroutine."""
-    _calls[threading.get_ident()] = call
+def begin(call: Call, *waiting: int) -> None:
+    """Note that this thread runs this coroutine, and that the ``waiting`` threads wait for it."""
+    for thread_id in (threading.get_ident(), *waiting):
+        _calls[thread_id] = call
 
 
-def end() -> None:
-    """Note that this thread runs no coroutine."""
-    _calls.pop(threading.get_ident(), None)
+def end(*waiting: int) -> None:
+    """Note that this thread no longer runs a coroutine."""
+    for thread_id in (threading.get_ident(), *waiting):
+        _calls.pop(thread_id, None)
 
 
 def running_in(thread_id: int) -> Call | None:

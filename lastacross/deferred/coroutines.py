@@ -131,19 +131,25 @@ os.register_at_fork(after_in_child=_begin_child)
 # --- one call -----------------------------------------------------------------------------
 
 
-def _run(awaitable: Awaitable[Any]) -> Any:
-    """Await it in this thread's event loop, and cancel the tasks that it leaves behind."""
+def _run(awaitable: Awaitable[Any], *waiting: int) -> Any:
+    """Await it in this thread's event loop, and cancel the tasks that it leaves behind.
+
+    Args:
+        awaitable: what to await.
+        waiting: the thread that waits for this one, whose deadline counts.
+    """
     if _is_in_running_loop():
         # For example, a test that is a coroutine runs its tasks.
+        run, own = contextvars.copy_context().run, threading.get_ident()
         with concurrent.futures.ThreadPoolExecutor(1) as executor:
-            return executor.submit(contextvars.copy_context().run, _run, awaitable).result()
+            return executor.submit(run, _run, awaitable, own).result()
     forks = handler_calls.enter()
     held = _own_loop()
     held.is_clean = False
     main = held.loop.create_task(_awaited(awaitable, forks))
     call = cancellation.Call(held.loop, main.cancel)
     try:
-        cancellation.begin(call)
+        cancellation.begin(call, *waiting)
         try:
             return held.loop.run_until_complete(main)
         except BaseException as error:
@@ -157,7 +163,7 @@ def _run(awaitable: Awaitable[Any]) -> Any:
             raise DeadlineExceededError from error
         raise RuntimeError("the coroutine was cancelled, and not by its deadline") from error
     finally:
-        cancellation.end()
+        cancellation.end(*waiting)
         if len(_open) > MAX_KEPT_LOOPS:
             _drop_own_loop()
 

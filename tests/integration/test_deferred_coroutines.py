@@ -34,9 +34,12 @@ other_loops: list[asyncio.AbstractEventLoop] = []
 
 @pytest.fixture(autouse=True)
 def nothing_seen() -> Iterator[None]:
-    """Start with nothing seen, and with no loop of an earlier test."""
+    """Start with nothing seen, and with no loop of an earlier test or of a browser in this thread."""
     seen.clear()
+    loop = asyncio._get_running_loop()
+    asyncio._set_running_loop(None)
     yield
+    asyncio._set_running_loop(loop)
     coroutines._drop_own_loop()
     while other_loops:
         other_loops.pop().close()
@@ -424,6 +427,16 @@ async def sleep_long(then: str) -> None:
             raise
         if then == "fail":
             raise ValueError("while ending") from None
+
+
+def test_the_deadline_reaches_a_coroutine_beside_a_loop_that_is_running_already(deadlines: Deadlines) -> None:
+    async def test() -> Outcome:
+        return deliver(deadlines, sleep_long, "raise", seconds=0.05)
+
+    outcome = asyncio.run(test())
+
+    assert seen == ["cancelled"]
+    assert (outcome.status, outcome.reason) == (500, "DeadlineExceededError: not done after 0.05 s")
 
 
 def test_the_deadline_cancels_a_coroutine(deadlines: Deadlines) -> None:
