@@ -254,6 +254,15 @@ MOMENTS = {
 }
 
 
+@pytest.fixture
+def heard_ctrl_c() -> Iterator[None]:
+    """Hear Ctrl-C, so that started programs do; a process in the background ignores it, and so do they."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard_ctrl_c")
 @pytest.mark.parametrize("command", MOMENTS)
 def test_ctrl_c_during_the_start_prints_no_traceback(
     environ: Mapping[str, str], tmp_path: Path, command: str
