@@ -238,7 +238,14 @@ class Runners:
         if slot < self.threads:
             self.last_start = now
         if self._table is not None:
-            self._table.note(slot, task.entry, now, task.deadline_seconds or self._deadline_seconds)
+            self._table.note(slot, task.entry, now, self._deadline_of(task))
+
+    def _deadline_of(self, task: Leased) -> float:
+        try:
+            return task.deadline_seconds or self._deadline_seconds
+        except ValueError:
+            # Its record is damaged, which its attempt will find.
+            return self._deadline_seconds
 
     def _end(self, slot: int, outcome: Outcome) -> None:
         if self._table is not None:
