@@ -53,7 +53,7 @@ class _Logger:
             raise AttributeError(method)
         structlog = _structlog()
         if not structlog.is_configured():
-            _route_to_stdlib()
+            route_to_stdlib()
         found = getattr(structlog.stdlib.get_logger(self.__name), method)
         self.__dict__[method] = found
         return found
@@ -80,7 +80,7 @@ def configure(settings: Settings, stream: TextIO | None = None, *, on_demand: bo
     render = _as_text if out.isatty() else _as_json
     build = functools.partial(_formatter, [_Cleaner(secrets_of(settings)), _Bounded(render)])
     if not on_demand:
-        _route_to_stdlib()
+        route_to_stdlib()
     handler = logging.StreamHandler(out)
     handler.setFormatter(_OnDemand(build) if on_demand else build())
     root = logging.getLogger()
@@ -126,7 +126,11 @@ def _formatter(last: list[Processor]) -> logging.Formatter:
     return found
 
 
-def _route_to_stdlib() -> None:
+def route_to_stdlib() -> None:
+    """Let structlog write to the standard library's logging.
+
+    Tests call this first, because ``structlog.testing.capture_logs`` counts as a configuration afterwards.
+    """
     structlog = _structlog()
     structlog.configure(
         processors=_processors(),

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 from xdist.remote import Producer
 
-from lastacross import config, store
+from lastacross import config, logs, store
 from tests.support.clock import StoppedClock
 from tests.support.redis_server import RedisServer, running_server
 from tests.support.scheduling import GroupScheduling
+
+logs.route_to_stdlib()
 
 # pytest finds the first by itself where the package is installed.
 pytest_plugins = ["lastacross.pytest_plugin", "tests.support.tries", "tests.security.table"]
