@@ -74,6 +74,10 @@ class _Custody:
         log.error("worker.silent", pid=pid, running_seconds=tasks, remedy="this process is replaced")
         return True
 
+    def _begin_again(self) -> None:
+        self._table.unlink(missing_ok=True)
+        self._watch, self._was_silent = Watch(self._table), False
+
     def _hold(self, token: str) -> None:
         try:
             Broker(self._store).hold(token, self._all_queues(), self._lease_seconds)
@@ -90,8 +94,15 @@ class _Custody:
             StoreUnavailableError: Redis does not answer.
         """
         was_silent = self._was_silent
-        released = report_death(self._table, self._store, self._all_queues(), was_silent=was_silent)
-        self._watch, self._was_silent = Watch(self._table), False
+        try:
+            released = report_death(self._table, self._store, self._all_queues(), was_silent=was_silent)
+        except StoreUnavailableError:
+            raise
+        except Exception:
+            # This report is not repeated, so nothing of it may count against the next process.
+            self._begin_again()
+            raise
+        self._begin_again()
         for task_id, outcome in released.items():
             log.warning("task.rescue", task=task_id, outcome=outcome, pid=pid, code=returncode)
 
