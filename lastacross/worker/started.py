@@ -100,7 +100,6 @@ class Pulse:
     def __init__(self, table: StartedTable, clock: Clock = SYSTEM) -> None:
         self._table = table
         self._clock = clock
-        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
 
     def start(self) -> None:
@@ -112,15 +111,11 @@ class Pulse:
         """Whether the thread runs."""
         return self._thread.is_alive()
 
-    def stop(self) -> None:
-        """Stop noting."""
-        self._stopping.set()
-
     def _run(self) -> None:
+        pause = threading.Event()
         while True:
             self._table.beat(self._clock.monotonic())
-            if self._stopping.wait(PULSE_SECONDS):
-                return
+            pause.wait(PULSE_SECONDS)
 
 
 class Watch:
