@@ -61,8 +61,11 @@ def begins(lab: Lab, path: str) -> dict[str, list[tuple[float, int]]]:
 
 
 def private_mb(pid: int) -> float:
-    """The private memory of a process."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    """The private memory of a process; 0 if it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
 
 
@@ -88,7 +91,7 @@ def test_what_a_killed_process_was_running_goes_on_before_the_backlog(lab: Lab, 
         wait_until(lambda: all(len(begins(lab, "/cut")[task]) > 1 for task in cut_off), 60)
         second = [begins(lab, "/cut")[task][1] for task in cut_off]
         alone = {pid for _, pid in second} - others
-        memory = max((private_mb(pid) for pid in alone if is_alive(pid)), default=0.0)
+        memory = max((private_mb(pid) for pid in alone), default=0.0)
         left = WAITING - len(begins(lab, "/work"))
     waits = sorted(at - killed_at for at, _ in second)
     print(
@@ -98,7 +101,7 @@ def test_what_a_killed_process_was_running_goes_on_before_the_backlog(lab: Lab, 
     if preload == "1":
         assert left > 0
         assert len({pid for _, pid in second}) == len(cut_off)
-        assert memory <= 3 * 15
+        assert 0 < memory <= 3 * 15
         assert statistics.median(waits) <= 3 * 0.5
         assert waits[-1] <= 3 * 5
     else:
@@ -123,11 +126,9 @@ def test_processes_for_single_tasks_do_not_stay(lab: Lab, preload: str) -> None:
 def test_two_tasks_that_never_let_go_do_not_stop_the_others(endless_lab: Lab) -> None:
     lab = endless_lab
     with lab.started_workers(2) as running:
-        for _ in range(2):
+        for number in (1, 2):
             taskqueue.add(url="/endless")
-            wait_until(lambda: sum(map(len, begins(lab, "/endless").values())) > 0, 60)
-            time.sleep(0.2)
-        wait_until(lambda: len(begins(lab, "/endless")) == 2, 60)
+            wait_until(lambda number=number: len(begins(lab, "/endless")) == number, 60)  # type: ignore[misc]
         began_at = time.monotonic()
         taskqueue.Queue().add([taskqueue.Task(url="/work") for _ in range(20)])
         lab.wait_for(20, "/work", 120)
