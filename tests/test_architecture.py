@@ -10,9 +10,10 @@ import importlib
 import re
 import subprocess
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -190,9 +191,14 @@ def wrong_rooms(module: str, targets: Collection[str]) -> set[str]:
     return used - allowed - {own}
 
 
-@pytest.mark.parametrize("module", ENGINE)
-def test_a_room_uses_the_rooms_that_it_may(module: str) -> None:
-    assert wrong_rooms(module, imports(module)) == set()
+def offenders(modules: Iterable[str], faults_of: Callable[[str], Any]) -> dict[str, Any]:
+    """Module → its faults, for each module that has any."""
+    assert modules
+    return {module: faults for module in modules if (faults := faults_of(module))}
+
+
+def test_a_room_uses_the_rooms_that_it_may() -> None:
+    assert offenders(ENGINE, lambda module: wrong_rooms(module, imports(module))) == {}
 
 
 @pytest.mark.parametrize(
@@ -259,9 +265,8 @@ EXPORTED = {
 }
 
 
-@pytest.mark.parametrize("module", PRODUCT)
-def test_a_room_is_entered_by_its_door(module: str) -> None:
-    assert inside_imports(module, TREES[module], EXPORTED) == []
+def test_a_room_is_entered_by_its_door() -> None:
+    assert offenders(PRODUCT, lambda module: inside_imports(module, TREES[module], EXPORTED)) == {}
 
 
 @pytest.mark.parametrize(
@@ -294,9 +299,8 @@ def named_of_application(tree: ast.AST, found: Collection[str]) -> set[str]:
     return names | {name for name in found if name.split(".")[0] in roots}
 
 
-@pytest.mark.parametrize("module", ENGINE)
-def test_the_engine_names_no_module_of_an_application(module: str) -> None:
-    assert named_of_application(TREES[module], imports(module)) == set()
+def test_the_engine_names_no_module_of_an_application() -> None:
+    assert offenders(ENGINE, lambda module: named_of_application(TREES[module], imports(module))) == {}
 
 
 @pytest.mark.parametrize(
@@ -326,9 +330,8 @@ def assigned_elsewhere(tree: ast.Module) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("module", ENGINE)
-def test_no_module_puts_anything_into_another_at_import(module: str) -> None:
-    assert assigned_elsewhere(TREES[module]) == []
+def test_no_module_puts_anything_into_another_at_import() -> None:
+    assert offenders(ENGINE, lambda module: assigned_elsewhere(TREES[module])) == {}
 
 
 def test_what_is_put_into_another_module_is_seen() -> None:
@@ -397,8 +400,9 @@ def private_names(package: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def _private_of(packages: Collection[str]) -> set[str]:
-    return set().union(*(private_names(package) for package in packages))
+@functools.cache
+def _private_of(packages: frozenset[str]) -> frozenset[str]:
+    return frozenset().union(*(private_names(package) for package in packages))
 
 
 def _attributes(tree: ast.AST) -> list[tuple[int, str, bool]]:
@@ -478,22 +482,25 @@ CLASSES = Classes({module: TREES[module] for module in PRODUCT})
 
 def private_uses(module: str, tree: ast.AST, classes: Classes) -> list[str]:
     """The private parts of ``COMPAT``'s packages that a module uses and is not the one to use."""
-    foreign = {package for package, compat in COMPAT.items() if compat != module}
+    foreign = frozenset(package for package, compat in COMPAT.items() if compat != module)
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef):
-            names = _private_of(classes.packages(f"{module}.{node.name}") & foreign)
+            names = _private_of(foreign & classes.packages(f"{module}.{node.name}"))
             found += [use for use in _uses(node) if use[1] in names]
         elif isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] in foreign:
             found += [(node.lineno, alias.name) for alias in node.names if alias.name.startswith("_")]
-    names = _private_of(foreign) - classes.private
-    found += [(line, name) for line, name, is_own in _attributes(tree) if not is_own and name in names]
+    names = _private_of(foreign)
+    found += [
+        (line, name)
+        for line, name, is_own in _attributes(tree)
+        if not is_own and name in names and name not in classes.private
+    ]
     return sorted({f"line {line}: {name}" for line, name in found})
 
 
-@pytest.mark.parametrize("module", PRODUCT)
-def test_the_private_parts_of_a_dependency_are_used_in_one_module(module: str) -> None:
-    assert private_uses(module, TREES[module], CLASSES) == []
+def test_the_private_parts_of_a_dependency_are_used_in_one_module() -> None:
+    assert offenders(PRODUCT, lambda module: private_uses(module, TREES[module], CLASSES)) == {}
 
 
 @pytest.mark.parametrize(
@@ -537,39 +544,38 @@ def test_a_private_part_of_ones_own_is_not_a_dependencys() -> None:
     assert private_uses("made.up", tree, Classes({"made.up": tree})) == []
 
 
-@pytest.mark.parametrize("module", PRODUCT)
-def test_only_the_clock_reads_the_clock(module: str) -> None:
-    calls = [
-        f"line {node.lineno}"
-        for node in ast.walk(TREES[module])
-        if isinstance(node, ast.Attribute)
-        and node.attr in {"now", "utcnow", "today"}
-        and isinstance(node.value, ast.Name)
-        and node.value.id in {"datetime", "date"}
-    ]
-
-    assert calls == []
-
-
-@pytest.mark.parametrize("module", PRODUCT)
-def test_only_what_checks_signatures_unpickles(module: str) -> None:
-    reads = [
+def uses_of(module: str, names: Collection[tuple[str, str]]) -> list[str]:
+    """The lines of a module that use one of these attributes of these names."""
+    return [
         f"line {node.lineno}"
         for node in ast.walk(TREES[module])
         if isinstance(node, ast.Attribute)
         and isinstance(node.value, ast.Name)
-        and (node.value.id, node.attr) in {("pickle", "loads"), ("pickle", "load"), ("pickle", "Unpickler")}
+        and (node.value.id, node.attr) in names
     ]
 
-    assert reads == [] or room(module) in {"deferred", "memcache"}
+
+def test_only_the_clock_reads_the_clock() -> None:
+    readings = {(kind, name) for kind in ("datetime", "date") for name in ("now", "utcnow", "today")}
+
+    assert offenders(PRODUCT, lambda module: uses_of(module, readings)) == {}
 
 
-@pytest.mark.parametrize("module", PRODUCT)
-def test_only_the_datastore_sets_up_engines(module: str) -> None:
-    names = {node.attr for node in ast.walk(TREES[module]) if isinstance(node, ast.Attribute)}
-    names |= {node.id for node in ast.walk(TREES[module]) if isinstance(node, ast.Name)}
+def test_only_what_checks_signatures_unpickles() -> None:
+    readings = {("pickle", "loads"), ("pickle", "load"), ("pickle", "Unpickler")}
 
-    assert room(module) == "datastore" or names.isdisjoint({"create_engine", "sessionmaker"})
+    found = offenders(PRODUCT, lambda module: uses_of(module, readings))
+
+    assert {room(module) for module in found} <= {"deferred", "memcache"}
+
+
+def test_only_the_datastore_sets_up_engines() -> None:
+    def makers(module: str) -> set[str]:
+        names = {node.attr for node in ast.walk(TREES[module]) if isinstance(node, ast.Attribute)}
+        names |= {node.id for node in ast.walk(TREES[module]) if isinstance(node, ast.Name)}
+        return names & {"create_engine", "sessionmaker"}
+
+    assert {room(module) for module in offenders(PRODUCT, makers)} <= {"datastore"}
 
 
 def program_of(module: str) -> str:
@@ -582,9 +588,10 @@ def beyond_faces(found: Collection[str]) -> set[str]:
     return {room(name) for name in found if name.startswith("lastacross.")} - FACES
 
 
-@pytest.mark.parametrize("module", [module for module in PRODUCT if not module.startswith("lastacross")])
-def test_a_program_uses_the_faces(module: str) -> None:
-    assert beyond_faces(imports(module)) == set()
+def test_a_program_uses_the_faces() -> None:
+    application = [module for module in PRODUCT if not module.startswith("lastacross")]
+
+    assert offenders(application, lambda module: beyond_faces(imports(module))) == {}
 
 
 def test_a_room_that_is_no_face_is_seen() -> None:
@@ -599,11 +606,12 @@ def foreign_programs(module: str, found: Collection[str]) -> set[str]:
     return {name for name in found if program_of(name) in rooms}
 
 
-@pytest.mark.parametrize("module", [module for module in PRODUCT if module.startswith("programs.")])
-def test_a_program_imports_no_other_program(module: str) -> None:
+def test_a_program_imports_no_other_program() -> None:
     """Nor does a part that they share, or the modules in the root, which import them."""
-    assert foreign_programs(module, imports(module)) == set()
-    assert {name for name in imports(module) if name in {"main", "workers"}} == set()
+    programs = [module for module in PRODUCT if module.startswith("programs.")]
+
+    assert offenders(programs, lambda module: foreign_programs(module, imports(module))) == {}
+    assert offenders(programs, lambda module: imports(module) & {"main", "workers"}) == {}
 
 
 def test_an_import_of_another_program_is_seen() -> None:
@@ -613,42 +621,45 @@ def test_an_import_of_another_program_is_seen() -> None:
         assert foreign_programs(module, imports_of(module, tree, TREES)) == {"programs.count.runs"}
 
 
-@pytest.mark.parametrize("module", sorted(TREES))
-def test_imports_stand_at_the_head_of_their_module(module: str) -> None:
-    late = [
-        f"line {node.lineno}"
-        for function in ast.walk(TREES[module])
-        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
-        for node in ast.walk(function)
-        if isinstance(node, ast.Import | ast.ImportFrom)
-    ]
+def test_imports_stand_at_the_head_of_their_module() -> None:
+    def late(module: str) -> list[str]:
+        return [
+            f"line {node.lineno}"
+            for function in _functions(module)
+            for node in ast.walk(function)
+            if isinstance(node, ast.Import | ast.ImportFrom)
+        ]
 
-    assert late == []
-
-
-@pytest.mark.parametrize("module", PRODUCT)
-def test_modules_are_short(module: str) -> None:
-    assert len(PATHS[module].read_text().splitlines()) <= MODULE_LINES
+    assert offenders(TREES, late) == {}
 
 
-@pytest.mark.parametrize("module", sorted(TREES))
-def test_functions_are_short(module: str) -> None:
-    lengths = {node.name: _code_lines(node) for node in _functions(module)}
+def test_modules_are_short() -> None:
+    lengths = {module: len(PATHS[module].read_text().splitlines()) for module in PRODUCT}
 
-    assert {name: lines for name, lines in lengths.items() if lines > FUNCTION_LINES} == {}
-
-
-@pytest.mark.parametrize("module", PRODUCT)
-def test_what_is_not_obvious_by_its_place_is_passed_by_name(module: str) -> None:
-    crowded = []
-    for node in _functions(module):
-        names = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args)]
-        if len([name for name in names if name not in {"self", "cls"}]) > POSITIONAL_PARAMETERS:
-            crowded.append(f"{node.name} (line {node.lineno})")
-
-    assert crowded == []
+    assert {module: lines for module, lines in lengths.items() if lines > MODULE_LINES} == {}
 
 
+def test_functions_are_short() -> None:
+    def long(module: str) -> dict[str, int]:
+        lengths = {node.name: _code_lines(node) for node in _functions(module)}
+        return {name: lines for name, lines in lengths.items() if lines > FUNCTION_LINES}
+
+    assert offenders(TREES, long) == {}
+
+
+def test_what_is_not_obvious_by_its_place_is_passed_by_name() -> None:
+    def crowded(module: str) -> list[str]:
+        found = []
+        for node in _functions(module):
+            names = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args)]
+            if len([name for name in names if name not in {"self", "cls"}]) > POSITIONAL_PARAMETERS:
+                found.append(f"{node.name} (line {node.lineno})")
+        return found
+
+    assert offenders(PRODUCT, crowded) == {}
+
+
+@functools.cache
 def _functions(module: str) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
     nodes = ast.walk(TREES[module])
     return [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]

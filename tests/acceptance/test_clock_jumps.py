@@ -38,7 +38,7 @@ def _server_time(lab: Lab) -> int:
     return now[0]
 
 
-@pytest.mark.parametrize("seconds", [HOUR, -HOUR])
+@pytest.mark.parametrize("seconds", [HOUR, pytest.param(-HOUR, marks=pytest.mark.long)])
 def test_tasks_that_run_meanwhile_run_once(lab: Lab, seconds: int) -> None:
     """Three processes notice it at different moments, and one starts only afterwards."""
     with lab.workers(3, 2) as running:
@@ -61,7 +61,7 @@ def test_tasks_that_run_meanwhile_run_once(lab: Lab, seconds: int) -> None:
     assert "task.rescue" not in text
 
 
-@pytest.mark.parametrize("seconds", [HOUR, -HOUR])
+@pytest.mark.parametrize("seconds", [pytest.param(HOUR, marks=pytest.mark.long), -HOUR])
 def test_tasks_of_a_machine_that_died_just_before_it_run_again_soon(lab: Lab, seconds: int) -> None:
     """Its supervisor is dead, too, so that only the end of the leases frees its tasks."""
     with lab.started_workers(1, 2) as dying:
