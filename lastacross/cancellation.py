@@ -50,13 +50,13 @@ _calls: dict[int, Call] = {}
 
 
 def begin(call: Call, *waiting: int) -> None:
-    """Note that this thread runs this coroutine, and that the ``waiting`` threads wait for it."""
+    """Record that this thread runs this coroutine, and that the ``waiting`` threads wait for it."""
     for thread_id in (threading.get_ident(), *waiting):
         _calls[thread_id] = call
 
 
 def end(*waiting: int) -> None:
-    """Note that this thread no longer runs a coroutine."""
+    """Record that this thread no longer runs a coroutine."""
     for thread_id in (threading.get_ident(), *waiting):
         _calls.pop(thread_id, None)
 

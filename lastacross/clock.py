@@ -36,12 +36,12 @@ class ServerClock:
     """The Redis server's time, so that all machines agree whatever their own clocks say.
 
     The time is computed from the monotonic clock plus an offset that ``observe`` derives from the server's
-    answers.
+    replies.
     """
 
     # After this time, even a slower measurement replaces the old one, because monotonic clocks drift.
     MEASUREMENT_LIFE_SECONDS = 60.0
-    # The server's clock was set if an answer differs by this much more than the round trips explain.
+    # The server's clock was set if a reply differs by this much more than the round trips explain.
     JUMP_SECONDS = 1.0
 
     def __init__(self) -> None:
@@ -61,12 +61,12 @@ class ServerClock:
         return time.monotonic()
 
     def observe(self, server_time: float, asked_at: float, answered_at: float) -> None:
-        """Use one of the server's answers; the answer with the shortest round trip wins.
+        """Use one of the server's replies; the reply with the shortest round trip wins.
 
         Args:
             server_time: the server's time, in seconds since the epoch.
             asked_at: the monotonic time of the request.
-            answered_at: the monotonic time of the answer.
+            answered_at: the monotonic time of the reply.
         """
         round_trip = answered_at - asked_at
         is_stale = answered_at - self._measured_at > self.MEASUREMENT_LIFE_SECONDS

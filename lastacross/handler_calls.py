@@ -58,7 +58,7 @@ def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 
 def enter() -> int:
-    """Note that the application's code is about to run; returns a value for ``leave``."""
+    """Record that the application's code is about to run; returns a value for ``leave``."""
     global _has_entered
     _has_entered = True
     return _forks
@@ -70,7 +70,7 @@ def leave(forks: int, error: BaseException | None = None, *, has_failed: bool = 
     Args:
         forks: the value that ``enter`` returned.
         error: the exception with which the code ended, if any.
-        has_failed: whether the code failed but has turned its exception into an answer.
+        has_failed: whether the code failed but has turned its exception into a response.
     """
     if isinstance(error, ValueError | RuntimeError):
         _explain(error)

@@ -19,7 +19,7 @@ class Signatures:
         secret_key: the application's SECRET_KEY, at least 16 characters.
 
     Raises:
-        ConfigError: the key is missing. Read-only commands run without a key, but must not sign.
+        ConfigError: the key is missing. Read-only commands run without a key, so they must not sign.
     """
 
     def __init__(self, secret_key: str) -> None:

@@ -303,7 +303,7 @@ class Broker(Steps):
 
         ``may_rescue`` is asked after the time was computed, so that it knows of every jump of the server's
         clock that is in this time. Nothing is rescued if the time differs from the server's clock by more
-        than ``skew_seconds``. The answer contains the server's time, which the store's clock uses.
+        than ``skew_seconds``. The reply contains the server's time, which the store's clock uses.
         """
         asked_at = self.store.clock.monotonic()
         now = self._verifiable_now(skew_seconds)

@@ -129,7 +129,7 @@ class EventStream:
         try:
             return self._mailbox.finish_write()
         except OSError:
-            # The browser has disconnected, which can happen during any write.
+            # The browser has disconnected. This can happen during any write.
             self._mailbox.close()
             return True
 

@@ -1,7 +1,7 @@
 """The reader: one thread per process that waits in Redis for the messages of all its streams.
 
-The thread starts with the first stream and ends soon after the last one. A stream for a new client id
-interrupts the wait with a message to the reader's own stream, so there is no polling.
+The thread starts with the first stream and ends soon after the last one. When a stream with a
+new client id opens, a message to the reader's own stream interrupts the wait, so there is no polling.
 """
 
 import os

@@ -182,7 +182,7 @@ def _free(session: Session, job: str) -> None:
 
 
 def _was_here(session: Session, task_name: str) -> bool:
-    """Return whether this due time has already had its run, which happens if the clock goes back."""
+    """Return whether this due time has already had its run. This happens if the clock goes back."""
     return session.scalar(select(CronRun.id).where(CronRun.task_name == task_name)) is not None
 
 
@@ -324,7 +324,7 @@ def last_runs(job: str, limit: int) -> list[CronRun]:
 
 
 def prune(states: Sequence[str], before: float) -> int:
-    """Delete runs in these states that were written before this time, and return their number."""
+    """Delete the runs in these states that were created before this time; return how many were deleted."""
     old = delete(CronRun).where(CronRun.state.in_(states), CronRun.created_at < before)
     with datastore.session() as session:
         result: Any = session.execute(old)

@@ -40,7 +40,7 @@ class Ticker:
         self._unreadable: dict[str, str] = {}
 
     def act(self, now: float) -> int:
-        """Start the due jobs and return their number.
+        """Start the due jobs and return how many were started.
 
         Raises:
             StoreUnavailableError: Redis does not answer.
@@ -117,6 +117,6 @@ def _has_tombstone(run: OpenRun) -> bool:
 
 
 def prune(now: float) -> int:
-    """Delete old runs and return their number."""
+    """Delete old runs and return how many were deleted."""
     count = model.prune(("done", "failed", "lost"), now - HISTORY_SECONDS)
     return count + model.prune(("skipped", "missed"), now - SKIPPED_SECONDS)

@@ -89,7 +89,7 @@ def build(
     Args:
         database: the database to connect to.
         for_migrations: whether to build it without a pool and, on SQLite, without foreign keys. Rebuilding
-            a table drops it first, which would delete the rows that refer to it.
+            a table drops it first. With foreign keys, this would delete the rows that refer to it.
         busy_seconds: the time that a SQLite writer waits for its turn; None means the usual time.
     """
     pool: dict[str, Any] = {"poolclass": NullPool}

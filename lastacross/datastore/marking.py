@@ -63,7 +63,7 @@ class Marks:
             thread.start()
 
     def flush(self) -> None:
-        """Mark the tasks noted so far. The relay handles tasks that cannot be marked."""
+        """Mark the tasks recorded so far. The relay handles tasks that cannot be marked."""
         with self._writing:
             for engine, task_ids, at in _merged(self._take_all()):
                 # An engine that is no longer in use was disposed of. Using it again would leave it open.
@@ -87,13 +87,13 @@ class Marks:
                 _log.exception("outbox.relay_later")
 
     def _is_noted(self) -> bool:
-        """Wait for a note. If none arrives for a while, mark the thread as ended and return False."""
+        """Wait for a task to mark. If none arrives for a while, mark the thread as ended and return False."""
         with contextlib.suppress(queue.Empty):
-            # Put the note back, so that a concurrent flush finds it.
+            # Put the entry back, so that a concurrent flush finds it.
             self._noted.put(self._noted.get(timeout=IDLE_SECONDS))
             return True
         self._thread = None
-        # The order matters. A concurrent caller sees that there is no thread, or its note is seen here.
+        # The order matters. A concurrent caller sees that there is no thread, or its entry is seen here.
         return not self._noted.empty()
 
     def _take_all(self) -> Iterator[_Noted]:
@@ -112,7 +112,7 @@ class Marks:
 
 
 def _merged(noted: Iterator[_Noted]) -> list[_Noted]:
-    """Merge each database's notes under their earliest time, so that no row seems to be sent too late."""
+    """Merge each database's entries under their earliest time, so that no row seems to be sent too late."""
     found: dict[int, _Noted] = {}
     for engine, task_ids, at in noted:
         _, ids, earliest = found.get(id(engine), (engine, [], at))

@@ -2,7 +2,7 @@
 
 If the process dies after the commit but before sending the task, the relay sends it (see ``relay``). The row
 fixes the task's id, and a task that has run leaves a marker for an hour. So a task that is sent twice is
-added only once. A moment after sending, the row is marked as sent (see ``marking``).
+added only once. Soon after a task is sent, its row is marked as sent (see ``marking``).
 """
 
 import itertools

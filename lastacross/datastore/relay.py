@@ -42,7 +42,7 @@ _log = logs.get("lastacross.taskqueue")
 _WAITS = OutboxRow.sent_at.is_(None) & OutboxRow.set_aside_at.is_(None)
 _IS_SET_ASIDE = OutboxRow.sent_at.is_(None) & OutboxRow.set_aside_at.is_not(None)
 
-# A function that handles rows that cannot be sent, given their reasons and the time.
+# A function that handles rows that cannot be sent. It takes the reason for each row's id, and the time.
 _Refusals = Callable[[dict[int, str], float], None]
 
 

@@ -74,7 +74,7 @@ class DeferredPayload(EngineModel):
     created_at: Mapped[float] = mapped_column(sqlalchemy.Double, index=True)
     """Seconds since the epoch."""
     task_id: Mapped[str | None] = mapped_column(sqlalchemy.String(601))
-    """The task that carries the id, noted before it is added; None: no add was tried."""
+    """The task that carries the id, recorded before the task is added; None if no add was tried."""
     unused_since: Mapped[float | None] = mapped_column(sqlalchemy.Double)
     """When the task was first found to be gone, in seconds since the epoch; None: it existed."""
 

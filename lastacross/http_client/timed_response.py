@@ -32,8 +32,8 @@ class TimedResponse(http.client.HTTPResponse):
         """Read the head.
 
         Raises:
-            RemoteDisconnected: the connection ended within the head, which http.client would take for the end
-                of the head.
+            RemoteDisconnected: the connection ended before the head was complete. http.client alone would
+                accept the incomplete head.
         """
         super().begin()
         if self._reader.has_ended:

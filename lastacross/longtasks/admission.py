@@ -31,7 +31,7 @@ def admit(handler: Hooks, *, is_counted: bool) -> None:
 
 @contextlib.contextmanager
 def counting_refusals(handler: Hooks) -> Iterator[None]:
-    """Count the requests refused in this block. They are not starts, but their number is limited too.
+    """Count the requests refused in this block. They are not starts, but they are limited, too.
 
     Raises:
         StartRefusedError: the client has reached the limit of refused requests.

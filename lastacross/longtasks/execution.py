@@ -1,6 +1,6 @@
 """Makes one attempt at a long task: claims its row, does the work and writes the outcome.
 
-If an attempt has lost its lease, the next attempt takes over its claim, so its result is rejected.
+If an attempt loses its lease, the next attempt takes over the claim, and the earlier result is rejected.
 """
 
 import contextlib
@@ -150,7 +150,7 @@ def _stopped(task: LongTask) -> int:
     found = model.find(task.id)
     is_open = found is not None and found.is_open
     _log.info("longtask.stop", longtask=task.id, attempt=task.attempts, is_open=is_open)
-    # If the task is open, another attempt should hold the lease, so the queue ignores this answer.
+    # If the task is open, another attempt should hold the lease, so the queue ignores this status.
     return TRY_AGAIN if is_open else DONE
 
 

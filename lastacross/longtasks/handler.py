@@ -315,7 +315,7 @@ class LongRunningTaskHandler(Hooks):
             # An older version of the handler may have accepted these stored parameters.
             self._begin(self._checked(parameters.edited(stored, edited) if edited else stored))
 
-    # --- answers --------------------------------------------------------------------------
+    # --- responses ------------------------------------------------------------------------
 
     def _is_found(self) -> bool:
         return getattr(self, "task", None) is not None

@@ -27,7 +27,7 @@ class ProgressPage(RequestHandler, Generic[View]):
         """
 
     def look(self, *args: Any, **kwargs: Any) -> View:
-        """Return the current state, given the route's variables.
+        """Take the route's variables and return the current state.
 
         Raises:
             HTTPNotFound: no operation has this URL.

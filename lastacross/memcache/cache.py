@@ -1,7 +1,7 @@
 """Runs the cache's operations in Redis, each of which is one Lua file.
 
 Every value's key contains the current *generation*, so a flush only has to write a new generation. The old
-generation's values are then deleted in batches, which frees their memory immediately without blocking
+generation's values are then deleted in batches to free their memory immediately without blocking
 Redis.
 """
 

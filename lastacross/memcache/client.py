@@ -519,7 +519,7 @@ class Client:
         """Delete all values in all namespaces; return False if Redis is unavailable.
 
         Only cached values are deleted. They disappear immediately, and their memory is freed before the call
-        returns, which takes about a second per million keys in Redis.
+        returns. This takes about a second per million keys in Redis.
         """
         try:
             cache.flush()
@@ -536,7 +536,7 @@ class Client:
         """Return the cache's statistics, or None if Redis is unavailable.
 
         The keys are hits, misses, byte_hits, items, bytes and oldest_item_age (in seconds). Other processes'
-        counts may be a second old. The items are counted one by one, which takes about a second per 100,000
+        counts may be a second old. The items are counted one by one. This takes about a second per 100,000
         items but does not block Redis.
         """
         try:

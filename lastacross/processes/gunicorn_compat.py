@@ -3,7 +3,7 @@
 gunicorn bounds each wait for the next bytes, but not the number of waits. It gives a silent connection a
 thread for five seconds, and it waits for the end of each connection in the main loop, which also accepts new
 ones. It has no setting for the ``Server`` header or for its error pages for unreadable requests, which bypass
-our layers. That is why we replace its connections, answers and worker, so that no client holds a thread for
+our layers. That is why we replace its connections, responses and worker, so that no client holds a thread for
 long.
 """
 
@@ -71,7 +71,7 @@ _log = logs.get("lastacross.web")
 
 
 def use(slow: SlowRequests, *, stopping_linger_seconds: float) -> None:
-    """Make gunicorn use our connections and answers in this process and its forks.
+    """Make gunicorn use our connections and responses in this process and its forks.
 
     Args:
         slow: the counter of slow requests.
@@ -201,7 +201,7 @@ class Connection(TConn):  # type: ignore[misc]
         _thread.connection = self
 
     def end_answer(self) -> None:
-        """Reset the timing for the next answer."""
+        """Reset the timing for the next response."""
         if self.answer is not None:
             self.answer.end()
             self.answer = None
@@ -283,11 +283,11 @@ def _linger(connection: socket.socket) -> None:
         left -= len(data)
 
 
-# --- answers -------------------------------------------------------------------------------
+# --- responses -----------------------------------------------------------------------------
 
 
 class _Response(wsgi.Response):  # type: ignore[misc]
-    """gunicorn's answer without its name; it closes the connection unless the request was read completely."""
+    """gunicorn's response without its name; it closes the connection unless the whole request was read."""
 
     def default_headers(self) -> list[str]:
         """The status line and the headers set by the server."""

@@ -62,11 +62,11 @@ class ForkRequest:
 
 
 class PreloadClient:
-    """The supervisor's end of the socket, and the requests that were not answered yet.
+    """The supervisor's end of the socket, and the unanswered requests.
 
     Args:
         environ: the preload process's environment, on which the children's are based.
-        clock: the clock that times its answers.
+        clock: the clock that times its replies.
         must_upgrade: whether the first preload process updates the datastore's tables before anything else.
     """
 
@@ -115,14 +115,14 @@ class PreloadClient:
 
     @property
     def due_at(self) -> float | None:
-        """The monotonic time of the next bound; None if nothing is awaited."""
+        """The monotonic time of the next deadline; None if nothing is pending."""
         instants = [until for until, _ in self._sent.values()]
         if self._load_until is not None:
             instants.append(self._load_until)
         return min(instants, default=None)
 
     def is_overdue(self) -> bool:
-        """Whether the preload process exceeded a bound and must be killed; its requests are answered."""
+        """Whether the preload process missed a deadline and must be killed; its late requests get None."""
         now = self._clock.monotonic()
         is_overdue = False
         if self._load_until is not None and self._load_until <= now:
@@ -155,7 +155,7 @@ class PreloadClient:
 
     @property
     def is_asked(self) -> bool:
-        """Whether a request was sent that has no answer yet, so that an unknown child may be its process."""
+        """Whether a request is still unanswered, so that an unknown child may be its process."""
         return bool(self._sent)
 
     def ask(self, request: ForkRequest, answer: Answer) -> None:

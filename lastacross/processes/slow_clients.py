@@ -145,7 +145,7 @@ class Answer:
         credit = self._left + max(read, 0) / MIN_BYTES_PER_SECOND
         self._left = min(credit, MAX_PAUSE_SECONDS) - seconds
         if self._left < 0:
-            raise BlockingIOError("the client reads its answer too slowly")
+            raise BlockingIOError("the client reads its response too slowly")
         if not self._is_counted and self._waited > SLOW_SECONDS:
             try:
                 self._network = self._slow.add(self._peer)

@@ -19,7 +19,7 @@ class Step:
 
     Args:
         name: the step's name in the log.
-        act: a callable that does the work, given the time in seconds since the epoch.
+        act: a callable that takes the time in seconds since the epoch and does the work.
         every_seconds: the minimum time between two starts.
     """
 

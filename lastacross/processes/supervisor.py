@@ -327,7 +327,7 @@ class Supervisor:
         log.debug("process.start", process=spec.name, pid=child.process.pid)
 
     def _take_forked(self, child: _Child, outcome: ForkedProcess | str | None) -> None:
-        """Handle the preload process's answer."""
+        """Handle the preload process's reply."""
         if isinstance(outcome, ForkedProcess):
             child.process = outcome
             log.debug("process.start", process=child.spec.name, pid=outcome.pid)

@@ -62,7 +62,7 @@ def run(
     on_death = [supervisor.terminate_self]
     app, forks = _load(config, lambda: on_death[-1]())
     # Use a separate store, not the one that handlers use: a deadline may hit a handler between a command to
-    # Redis and its answer, and that answer must not be taken for the answer to the next lease.
+    # Redis and its reply, and that reply must not be mistaken for the reply to the next lease.
     opened = store.Store(config.settings.redis_url)
     _wait_for_redis(opened, config)
     life = _life(app, config)

@@ -21,7 +21,7 @@ from lastacross.worker import RecyclingLimits, Watch, report_death, started_task
 SERVICE = "LASTACROSS_SERVICE"
 """Environment variable: the process's service."""
 STARTED_TABLE = "LASTACROSS_STARTED_TABLE"
-"""Environment variable: the file where a worker process notes its running tasks for its supervisor."""
+"""Environment variable: the file where a worker process records its running tasks for its supervisor."""
 PROCESS = "worker-process"
 """The command of one worker process."""
 
@@ -41,7 +41,7 @@ class _Custody:
     """Watches a worker process, and immediately releases its tasks once it is dead.
 
     Args:
-        table: the file in which the process notes its running tasks and its pulse.
+        table: the file in which the process records its running tasks and its pulse.
         store: the supervisor's store.
         queues: the queues of queue.yaml; queues uploaded since then are also handled.
         lease_seconds: how long a lease lasts without renewal.
@@ -124,7 +124,7 @@ def specs(
     Args:
         configuration: the application's configuration.
         environ: the processes' environment.
-        folder: the folder in which each process notes its running tasks; it is private to this supervisor.
+        folder: the folder in which each process records its running tasks; it is private to this supervisor.
         service: the service's name, or None to use LASTACROSS_SERVICE.
         processes: the number of processes; None uses backends.yaml for a backend, else LASTACROSS_PROCESSES.
         threads: the number of concurrent deliveries in each process; None uses backends.yaml for a backend,

@@ -39,7 +39,7 @@ def reason(kind: str, text: str) -> str:
     if kind == "AuthenticationError" and ("Authentication required" in text or "HELLO must be" in text):
         return "requires a password: put it into REDIS_URL, such as redis://:PASSWORD@host:port/0"
     if text == "Invalid Username or Password":
-        # redis-py's own words: AUTH was answered by something else than OK or an error.
+        # This is redis-py's own text; the reply to AUTH was neither OK nor an error.
         return not_redis(text)
     if kind.startswith(("Authentication", "Authorization", "ExternalAuth")):
         return "rejects the user or the password in REDIS_URL: correct them there"

@@ -157,7 +157,7 @@ class _Pool(redis.ConnectionPool):
         except (redis.ConnectionError, OSError):
             raise
         except Exception as error:
-            # What is no Redis server may answer anything, which redis-py trips over in as many ways.
+            # A server other than Redis may send anything, and redis-py then raises all kinds of exceptions.
             problem = refusals.not_redis(str(error))
         if problem is not None:
             raise UnusableServerError(f"{place} {problem}")
@@ -269,7 +269,7 @@ class Store:
         self._sync_at = self.clock.monotonic() + SYNC_SECONDS
 
     def note_server_time(self, text: bytes, asked_at: float) -> None:
-        """Use the server's time from a script's answer; ``asked_at`` is the monotonic time of the request."""
+        """Use the server's time from a script's reply; ``asked_at`` is the monotonic time of the request."""
         if self._server_clock is not None:
             self._server_clock.observe(float(text), asked_at, self.clock.monotonic())
 

@@ -8,7 +8,7 @@ _MICROSECONDS = 1_000_000
 class StoppedClock:
     """Implements both clocks of ``lastacross.clock.Clock`` and moves them together.
 
-    Each reading of the time of day is a microsecond later than the previous one, which preserves the order in
+    Each reading of the time of day is a microsecond later than the previous one, to preserve the order in
     which tasks are added.
 
     Args:

@@ -201,7 +201,7 @@ def application(
 
     Args:
         root: its folder.
-        redis_url: the URL of a server that may be flushed; None starts a separate server, which takes a
+        redis_url: the URL of a server that may be flushed; None starts a separate server and takes a
             moment.
         database_url: the URL of a writable, empty database, with or without its tables; it is not cleared at
             the end. None uses a separate SQLite file.

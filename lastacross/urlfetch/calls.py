@@ -188,8 +188,8 @@ def make_fetch_call(
 
     Raises:
         InvalidMethodError, TypeError, ValueError: the request is invalid; nothing is sent.
-        InvalidURLError: the URL is that of the current request; any other invalid URL is reported by the
-            call's result.
+        InvalidURLError: the URL is the current request's own. For any other invalid URL, the rpc's result
+            raises this error.
     """
     request = _request(payload, method, headers, **options)
     _refuse_own_url(url, request.method)

@@ -113,7 +113,7 @@ def _declared_length(environ: Environ) -> int | None:
     text = environ.get("CONTENT_LENGTH")
     if not text:
         return None
-    # int() alone would also accept "+4", " 4", "4_0" and digits of other scripts.
+    # int() alone would also accept "+4", " 4", "4_0" and non-ASCII digits.
     if not (text.isascii() and text.isdigit()) or len(text) > 18:
         raise BadBodyError("The Content-Length header is not a number of bytes.")
     return int(text)

@@ -40,7 +40,7 @@ def values_of(header: str, name: str) -> list[str]:
     """The distinct raw values of the cookies with this name.
 
     Another site may have set some of them for a shared domain, so code that signs its cookies must check each
-    value. The header's size limit bounds their number.
+    value. The header's size limit also limits how many there are.
     """
     if name not in header:
         return []

@@ -4,9 +4,9 @@ The token contains the worker's claims about its request, as JSON of bounded len
 (URL, headers, body) are included as digests.
 
 There are two layers. The outermost layer strips reserved keys from every request, but sets them aside if the
-request has a token. The inner layer, where answers are already logged, checks the token and either admits the
-request as a task or refuses it. A delivery that arrives twice within ``FRESH_SECONDS`` runs twice, which is
-allowed because tasks run at least once.
+request has a token. The inner layer, where responses are already logged, checks the token and either admits
+the request as a task or refuses it. A delivery that arrives twice within ``FRESH_SECONDS`` runs twice. This
+is allowed because tasks run at least once.
 """
 
 import base64

@@ -35,7 +35,7 @@ CRON_HEADER = "HTTP_X_APPENGINE_CRON"
 # Set by the outermost layers.
 REQUEST_ID = "lastacross.request_id"
 IS_OUTSIDE = "lastacross.is_outside"
-# Set if a proxy that LASTACROSS_TRUSTED_PROXIES omits forwarded the request, or if a client claims so.
+# Set if a request has a proxy's headers, but its sender is not listed in LASTACROSS_TRUSTED_PROXIES.
 # REMOTE_ADDR and the scheme are then those of the connecting peer.
 HAS_UNDECLARED_PROXY = "lastacross.has_undeclared_proxy"
 # Set by the boundary if another site's page made a browser send this request and the handler accepts it.

@@ -30,7 +30,7 @@ def is_deeper(text: bytes, limit: int) -> bool:
     left = b"".join(marks.split(b'"')[::2])
     removed = 0
     while left.count(b"[]") > MANY and removed <= limit:
-        # Remove all innermost pairs together, which makes the text one level less deep.
+        # Remove all innermost pairs together, so that the text becomes one level less deep.
         left, removed = left.replace(b"[]", b""), removed + 1
     return removed + _depth(left) > limit
 

@@ -49,7 +49,7 @@ def visitor(environ: Environ, settings: Settings) -> Visitor:
 
 
 def is_administrator(environ: Environ, settings: Settings) -> bool:
-    """Whether the administrator sent this: it has the cookie, and no other origin's page led here.
+    """Whether the administrator sent this request: it has the cookie and does not come from another origin.
 
     SameSite=Strict treats other ports and other subdomains of the same domain as the same site. A GET from
     such a page must not start a cron job's work.

@@ -41,7 +41,7 @@ class Files:
     """The files of one form, stored back to back.
 
     Args:
-        most_bytes: the maximum total size of the files; a small total is kept in memory.
+        most_bytes: the maximum total size of the files. Up to ``MEMORY_BYTES``, they are kept in memory.
     """
 
     def __init__(self, most_bytes: int) -> None:

@@ -13,7 +13,7 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "object-src 'none'",
     )
 )
-# The default headers for answers that do not set them. Referrer-Policy is not no-referrer, which would turn
+# The defaults for headers that a response does not set. Referrer-Policy is not no-referrer, which would turn
 # the Origin of a page's own POST into `null`. Over plain HTTP, Origin is the only header that
 # check_cross_site can use. The value same-origin reveals no more than that to other sites.
 DEFAULTS = (

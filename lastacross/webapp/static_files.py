@@ -35,8 +35,8 @@ class Folder:
         mime_type: the type of every file, or None to guess it from the name.
         http_headers: the headers to add to every response.
         is_private: whether only the browser's own cache may keep a file.
-        leaves_out: a callable that returns whether a file is excluded, given its path below the folder and
-            its real path.
+        leaves_out: a callable that takes a file's path below the folder and its real path, and returns
+            whether the file is excluded.
     """
 
     def __init__(

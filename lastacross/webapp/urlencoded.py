@@ -61,8 +61,8 @@ class _Decoder:
         # Quoted-printable is the same encoding with a different sign, and Python has a decoder in C for it.
         printable = escaped.replace(b"=", b"%3D").replace(b"%", b"=")
         decoded = binascii.a2b_qp(printable)
-        # Each decoded escape has become two bytes shorter. A line end after the sign would be dropped, which
-        # would also shorten the text.
+        # Each decoded escape has become two bytes shorter. A line end after the sign would be dropped and
+        # would shorten the text, too.
         has_line_end = b"=\n" in printable or b"=\r" in printable
         if not has_line_end and len(decoded) == len(printable) - 2 * printable.count(b"="):
             return decoded

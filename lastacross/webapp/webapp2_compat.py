@@ -2,8 +2,8 @@
 
 webapp2 3.0.0b1 logs an exception itself and answers with WebOb's bare page. That can be changed through
 webapp2's own table of error handlers, so applications need no changes. Each route that webapp2 tries asks the
-request for its path, and WebOb quotes the path anew each time. A form that is in memory, as in every task, is
-read without WebOb's machinery for files.
+request for its path, and WebOb quotes the path anew each time. We read a form
+that is in memory, such as a task's, without WebOb's code for uploaded files.
 """
 
 import functools
@@ -16,7 +16,7 @@ from webob.multidict import NestedMultiDict
 from lastacross.webapp import forms, webob_compat
 from lastacross.webapp.environ import FAILURE, REFUSAL, Refusal, Wsgi
 
-# WebOb's exceptions bring their own pages; only these of their headers add anything to ours.
+# Our error pages replace the pages of WebOb's exceptions but keep these of their headers.
 KEPT_HEADERS = ("Allow", "Retry-After", "WWW-Authenticate")
 _PARAMS = "lastacross.params"
 # The environ key for the encoding of addresses, for applications that do not use UTF-8.

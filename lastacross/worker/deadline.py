@@ -119,7 +119,7 @@ class Deadlines:
                         _set_async_exc(watch.thread_id, None)
                     return
             except DeadlineExceededError:
-                # The error arrived just as the function returned, which is too late to matter.
+                # The error arrived just as the function returned, so it no longer matters.
                 continue
 
     def _run(self) -> None:

@@ -324,7 +324,7 @@ def _has_ended(channel: socket.socket) -> bool:
 
 
 def _end(child: Child, seconds: float) -> int | None:
-    """Close the connection, which makes the child end, and kill the child if that takes longer than this.
+    """Close the connection so that the child ends, and kill the child if that takes longer than this.
 
     Returns:
         the child's exit code.
@@ -343,7 +343,7 @@ class FromWorker:
     """The child's side: reads tasks until the input ends, then ends the process.
 
     Create it before anything else, because an application that cannot start must not outlive its worker, and
-    because output printed during the application's import must not be taken for an answer.
+    because output printed during the application's import must not be mistaken for an answer.
 
     Args:
         channel: the connection to the worker; None takes standard input and output.

@@ -152,12 +152,12 @@ class Prefetch:
         self.lease_only_when_idle = False
 
     def note_leased(self) -> None:
-        """Note that threads are about to get tasks, so that their previous idle time does not count."""
+        """Record that threads are about to get tasks, so that their previous idle time does not count."""
         if self._runners.is_idle:
             self._ended, self._counted_from_at = 0, self._clock.monotonic()
 
     def note_ended(self, count: int) -> None:
-        """Note that ``count`` more tasks have ended."""
+        """Record that ``count`` more tasks have ended."""
         self._ended += count
         now = self._clock.monotonic()
         elapsed = now - self._counted_from_at
@@ -190,15 +190,15 @@ class Prefetch:
         )
 
 
-# How long the server may take to answer after the question was cancelled.
+# How long the server may take to reply after the ``BLPOP`` was cancelled.
 UNBLOCK_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answers that ended a sleep: the answer to BLPOP and that of the script queued behind it.
+    """The replies that ended a sleep: BLPOP's reply, and the reply of the script queued behind it.
 
-    ``marker`` is None if the question was cancelled; ``answer`` is None if the server did not know the
+    ``marker`` is None if the BLPOP was cancelled; ``answer`` is None if the server did not know the
     script.
     """
 
@@ -210,15 +210,15 @@ class MarkerListener:
     """Keeps one BLPOP outstanding on its own connection and waits for it with ``select``.
 
     ``BLPOP`` waits for a marker while the leasing script is queued behind it on the same connection. Redis
-    runs the script as soon as the marker arrives, so both answers arrive together. This way the worker does
-    not have to wake up, ask for tasks, and go back to sleep until the answer arrives. BLPOP's own timeout
+    runs the script as soon as the marker arrives, so both replies arrive together. This way the worker does
+    not have to wake up, ask for tasks, and go back to sleep until the reply arrives. BLPOP's own timeout
     fires up to 100 ms late, but that of ``select`` does not.
 
     Args:
         opened: this process's Redis store.
         groups: the groups whose markers to wait for.
         script: the script to run when a marker arrives; it takes no keys.
-        args: a callable that returns the script's arguments for each new question.
+        args: a callable that returns the script's arguments for each new request.
     """
 
     def __init__(
@@ -241,10 +241,10 @@ class MarkerListener:
         Args:
             seconds: the longest sleep.
             interrupt_fd: the read end of a pipe that lets another thread end the sleep.
-            listen: whether to ask for the next marker; the answer to an earlier question may still arrive.
+            listen: whether to ask for the next marker; the reply to an earlier request may still arrive.
 
         Returns:
-            The answers, or None if there were none.
+            The replies, or None if there were none.
 
         Raises:
             StoreUnavailableError: the connection was lost; call this again to open a new one.
@@ -285,7 +285,7 @@ class MarkerListener:
         try:
             self._client_id = int(self._connection.read_response())
         except ResponseError:
-            # Without permission to read the id we cannot cancel the question, but that matters only at the
+            # Without permission to read the id we cannot cancel the ``BLPOP``, but that matters only at the
             # end.
             self._client_id = None
         self._client_id_socket = socket_of(self._connection)
@@ -309,10 +309,10 @@ class MarkerListener:
             self._store.redis.rpush(self._came_from, marker)
 
     def take_back(self) -> Reply | None:
-        """Cancel the question. The script still runs afterwards, so its answer must be handled.
+        """Cancel the ``BLPOP``. The script still runs afterwards, so its reply must be handled.
 
         Returns:
-            The answers; None if nothing was asked, or if the server must be left to notice that the listener
+            The replies; None if nothing was asked, or if the server must be left to notice that the listener
             has disconnected.
         """
         if self._is_asked and self._client_id is not None:
@@ -325,7 +325,7 @@ class MarkerListener:
         return self.close()
 
     def close(self) -> Reply | None:
-        """Drop the connection with the outstanding question; returns answers that have already arrived."""
+        """Drop the connection with the outstanding request; returns replies that have already arrived."""
         try:
             if self._is_asked and self._wait_for_answer(0):
                 with translated_errors():
@@ -350,7 +350,7 @@ _log = logs.get("lastacross.worker")
 # A wake-up leases one task; more are leased once that one has been handed to its thread. A machine that
 # vanishes while asleep therefore takes at most one task with it.
 TASKS_PER_WAKE_UP = 1
-# How often a worker that has other work polls for an answer. A poll gives up the interpreter to the runners,
+# How often a worker that has other work polls for a reply. A poll gives up the interpreter to the runners,
 # which may keep it for up to five milliseconds.
 POLL_SECONDS = 0.05
 # Tells the lease script that the number of free threads is not known yet.
@@ -362,8 +362,8 @@ UNREADABLE_ID = "damaged: its id is not UTF-8"
 class WakeUp:
     """The result of a sleep: a marker, and the tasks that were leased with it.
 
-    ``marker`` is None if the question was cancelled; ``grant`` is None if tasks must still be leased.
-    ``is_outdated`` means that the served lists have changed since the question was asked.
+    ``marker`` is None if the ``BLPOP`` was cancelled; ``grant`` is None if tasks must still be leased.
+    ``is_outdated`` means that the served lists have changed since the request was sent.
     """
 
     marker: bytes | None
@@ -386,7 +386,7 @@ class Leasing:
         self._resume_at_list: str | None = None
         # Keep the same list object; an upload that changes the served lists creates a new one.
         self._asked_for = serving.lists
-        # The last time at which we saw that the question was still unanswered.
+        # The last time at which we saw that the request was still unanswered.
         self._nothing_at = 0.0
         self._polled_at = 0.0
         self._listener = MarkerListener(store, serving.groups, LEASE_SCRIPT, self._args_of_wake_up)
@@ -408,7 +408,7 @@ class Leasing:
         return grant
 
     def must_poll(self) -> bool:
-        """Whether an answer may have been waiting for a while, so that ``wait`` must run even with 0 s."""
+        """Whether a reply may have been waiting for a while, so that ``wait`` must run even with 0 s."""
         return SYSTEM.monotonic() - self._polled_at > POLL_SECONDS
 
     def wait(self, seconds: float, interrupt_fd: int, *, listen: bool) -> WakeUp | None:
@@ -441,7 +441,7 @@ class Leasing:
             self._broker.dead_letter_unreadable(task_id, lease_id, UNREADABLE_ID)
 
     def close(self) -> list[Leased]:
-        """Drop the question because Redis seems unavailable; returns the tasks that it already leased."""
+        """Drop the ``BLPOP`` because Redis seems unavailable; returns tasks that were already leased."""
         try:
             reply = self._listener.close()
             grant = None if reply is None else self._granted(reply)

@@ -78,7 +78,7 @@ class Runners:
         deliver: runs one attempt.
         deliver_suspect: a callable that runs one attempt in an isolated process.
         suspect_lanes: the number of suspects that may run concurrently.
-        table: the table in which each thread notes its running task.
+        table: the table in which each thread records its running task.
         on_outcome: a callable that a runner calls when an outcome is ready for ``take_outcomes``.
         deadline_seconds: the deadline of tasks that have none of their own.
         clock: a clock whose monotonic time tells how long tasks have been running.
@@ -244,7 +244,7 @@ class Runners:
         try:
             return task.deadline_seconds or self._deadline_seconds
         except ValueError:
-            # Its record is damaged, which its attempt will find.
+            # Its record is damaged. Its attempt will report that.
             return self._deadline_seconds
 
     def _end(self, slot: int, outcome: Outcome) -> None:

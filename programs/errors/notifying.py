@@ -34,7 +34,7 @@ DEFAULT_THRESHOLDS = (1, 10, 100, 1000, 10_000)
 
 WEBHOOK_SECONDS = 10.0
 MAX_ANSWER_BYTES = 65_536
-"""How much of a webhook's answer is read; only its status matters."""
+"""How much of a webhook's response is read; only its status matters."""
 DIGEST_SECONDS = 300
 DIGEST_LINES = 20
 """How many groups a digest names, those with most new errors; it summarizes the others."""

@@ -259,7 +259,7 @@ def _drawn(quilt_id: str, painted: int) -> Markup:
 
 
 _drawn_before = functools.lru_cache(maxsize=16)(_drawn)
-"""Cached drawings of finished quilts, at most 0.6 MB each; a change of their squares changes their number."""
+"""Cached drawings of finished quilts, at most 0.6 MB each; ``painted`` changes whenever their squares do."""
 
 
 class PageHandler(longtask.ProgressPage[View]):

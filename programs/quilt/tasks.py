@@ -86,7 +86,8 @@ def fill_quilt(quilt_id: str, start: int = 0) -> None:
     """Fan a quilt out into one task per square, and one task for the end. For a large quilt, this adds only a
     portion of the squares, and among them a task that adds the next portion.
 
-    This may be retried halfway. The order is always the same, so the batch skips squares it already has.
+    A retry may repeat part of the work. The order is always the same, so the batch skips squares it already
+    has.
 
     Args:
         quilt_id: the quilt's id.

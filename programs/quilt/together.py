@@ -41,7 +41,7 @@ class Together(Generic[Item, Answer]):
         self._is_led = False
 
     def __call__(self, item: Item) -> Answer:
-        """Return the answer for this item."""
+        """Return the result for this item."""
         call: _Call[Item, Answer] = _Call(item)
         try:
             with self._lock:

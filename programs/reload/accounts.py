@@ -77,7 +77,7 @@ def existing_keys(keys: Sequence[str]) -> list[str]:
 
 
 def add(keys: Sequence[str]) -> bool:
-    """Add active accounts, all or none; returns False if one of them already exists."""
+    """Add active accounts, either all of them or none; returns False if any of the keys already exists."""
     now = clock.SYSTEM.now()
     try:
         with datastore.session() as session:

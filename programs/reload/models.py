@@ -9,7 +9,7 @@ from programs.shared.runs import Run
 
 KEY_LENGTH = 100
 TEXT_LENGTH = 300
-"""The maximum length of a status, or of another answer; longer text is cut."""
+"""The maximum length of a status, or of another response's text; longer text is cut."""
 
 WAITING, FAILING, OK = "waiting", "failing", "ok"
 

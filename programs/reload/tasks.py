@@ -31,7 +31,7 @@ FETCH_SECONDS = 10.0
 
 
 FETCH_BYTES = 65_536
-"""How much of an answer is read. A few hundred characters are kept, and many answers come concurrently."""
+"""How much of a response is read. A few hundred characters are kept, and many responses come concurrently."""
 
 
 ANNOUNCE_SECONDS = 0.2

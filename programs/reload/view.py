@@ -55,7 +55,7 @@ class View(progress.RunView):
     @property
     def beginning(self) -> str:
         """The headline before the first quarter is complete."""
-        return "Under way." if self.through else "Waiting for the first answer."
+        return "Under way." if self.through else "Waiting for the first response."
 
     @property
     def success(self) -> str:

@@ -96,7 +96,7 @@ class Old:
 
 
 def delete_all(deleters: Sequence[Callable[[int], int]], *, max_rows: int, max_steps: int) -> bool:
-    """Run the deleters one after the other, each of them until nothing is left to delete.
+    """Run the deleters in turn, each until it has nothing left to delete.
 
     Args:
         deleters: callables that take the maximum number of rows for one transaction, and return how many

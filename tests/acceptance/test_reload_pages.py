@@ -417,7 +417,7 @@ def test_by_hand_the_browser_is_sent_to_the_page_and_every_active_account_is_fet
     client.post("/accounts/carl/deactivate")
 
     answer = client.get("/taskloader/", status=303)
-    assert "Waiting for the first answer." in answer.follow().text
+    assert "Waiting for the first response." in answer.follow().text
     hands.run("default")
     run_id = answer.headers["Location"].rpartition("/")[2]
     assert numbers(client, run_id) == (0, 0, 3, 3)

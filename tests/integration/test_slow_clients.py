@@ -256,7 +256,7 @@ def test_who_reads_slowly_is_given_up(ends: tuple[socket.socket, socket.socket])
     server, client = ends
     with (
         reading(client, 500, 0.01),
-        pytest.raises(BlockingIOError, match="the client reads its answer too slowly"),
+        pytest.raises(BlockingIOError, match="the client reads its response too slowly"),
     ):
         gunicorn_compat.write(server, LARGE)
     assert not gunicorn_compat.Connection.slow.is_full(server.getpeername())
@@ -286,7 +286,7 @@ def test_a_client_that_reads_each_write_in_time_is_given_up_for_its_rate() -> No
     answer = Answer("192.0.2.1", SlowRequests(1, str), is_stream=False)
     for _ in range(39):
         answer.add(1.0, 500)
-    with pytest.raises(BlockingIOError, match="the client reads its answer too slowly"):
+    with pytest.raises(BlockingIOError, match="the client reads its response too slowly"):
         answer.add(1.0, 500)
     answer.end()
 
@@ -300,7 +300,7 @@ def test_a_client_that_has_read_much_may_pause_for_20_s() -> None:
     answer = Answer("192.0.2.1", SlowRequests(1, str), is_stream=False)
     answer.add(0.0, 10_000_000)
     answer.add(19.9, 0)
-    with pytest.raises(BlockingIOError, match="the client reads its answer too slowly"):
+    with pytest.raises(BlockingIOError, match="the client reads its response too slowly"):
         answer.add(0.2, 0)
 
 
@@ -355,7 +355,7 @@ def test_the_end_of_an_answer_is_bounded_too(
         answer = object.__new__(wsgi.Response)
         answer.sock, answer.headers_sent, answer.chunked = server, True, True
         fill(server)
-        with pytest.raises(BlockingIOError, match="the client reads its answer too slowly"):
+        with pytest.raises(BlockingIOError, match="the client reads its response too slowly"):
             answer.close()
 
 

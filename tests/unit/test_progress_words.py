@@ -162,7 +162,7 @@ def test_the_end_of_a_run_is_told_of_one_and_of_two(number: int, counted: str, r
 
 def test_before_the_first_it_is_said_what_is_waited_for() -> None:
     assert quilt_view(0).headline == "Waiting for the first square."
-    assert reload(0).headline == "Waiting for the first answer."
+    assert reload(0).headline == "Waiting for the first response."
     assert count(0, handed_out=False).headline == "The master task waits for the backend."
     assert count(0).headline == "The master task has handed out 4 intervals."
 

@@ -1,8 +1,8 @@
 -- lease_tasks: lease ready tasks to a worker of their group, within their queues' limits.
 --
--- ARGV 1: the current time, or '' to read the server's clock, because this call runs only after a BLPOP.
--- ARGV 2 to 5: the lease's seconds, the worker's lease token, the number of its next lease, and the number of
--- wanted tasks.
+-- ARGV 1: the current time, or '' to read the server's clock if this call is queued behind a BLPOP.
+-- ARGV 2 to 5: how many seconds a lease lasts, the worker's lease token, the number of its last lease, and
+-- the maximum number of tasks to lease.
 -- ARGV 6: the number of free threads, or -1 if it is unknown when this runs. In that case the worker gets only
 -- tasks that no limit binds, and asks again immediately if there are others.
 -- ARGV 7 and 8…: the number of groups that the worker serves, and the groups.

@@ -36,7 +36,7 @@ export class Feed {
   // Handle a message of the stream.
   hear(_news) {}
 
-  // Handle an answer: an operation with the updates after `after`.
+  // Handle a response: an operation with the updates after `after`.
   take(_operation) {}
 
   // The address to poll.
@@ -99,7 +99,7 @@ export class Feed {
     if (!this.isOver) this.poll();
   }
 
-  // A seventh tab must still get answers: a browser opens six connections to one origin, and each stream
+  // A seventh tab must still get responses: a browser opens six connections to one origin, and each stream
   // keeps one, so a browser's tabs share a few slots. Resolves to false when all are taken.
   async takePlace() {
     if (!navigator.locks) return true;

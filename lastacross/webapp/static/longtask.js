@@ -91,8 +91,8 @@ function showEnd(metadata) {
 // --- news --------------------------------------------------------------------------------
 
 const MODES = {
-  stream: "Live. Bookmark this page and come back whenever you like: the work continues without it.",
-  poll: "The page updates every few seconds. Bookmark it and come back whenever you like: the work continues without it.",
+  stream: "Live. Bookmark this page and come back whenever you like: the work continues if you close it.",
+  poll: "The page updates every few seconds. Bookmark it and come back whenever you like: the work continues if you close it.",
 };
 
 class LongTaskFeed extends Feed {

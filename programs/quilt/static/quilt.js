@@ -90,8 +90,8 @@ function showEnd({ metadata }) {
 }
 
 const MODES = {
-  stream: "Live: squares appear as they are done. Bookmark the page: the work continues without it, and anybody with the address may watch.",
-  poll: "The page updates every few seconds. Bookmark it: the work continues without it, and anybody with the address may watch.",
+  stream: "Live: squares appear as they are done. Bookmark the page: the work continues if you close it, and anybody with the address may watch.",
+  poll: "The page updates every few seconds. Bookmark it: the work continues if you close it, and anybody with the address may watch.",
 };
 
 // Squares are numbered in the order of colouring, from 1; the stream may deliver them out of order.

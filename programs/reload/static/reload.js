@@ -79,8 +79,8 @@ function showEnd({ metadata }) {
 // --- news --------------------------------------------------------------------------------
 
 const MODES = {
-  stream: "Live: numbers appear immediately. Bookmark the page: the work continues without it.",
-  poll: "The page updates every few seconds. Bookmark it: the work continues without it.",
+  stream: "Live: numbers appear immediately. Bookmark the page: the work continues if you close it.",
+  poll: "The page updates every few seconds. Bookmark it: the work continues if you close it.",
 };
 
 // The stream only announces changes; a request then fetches several of them together.
