@@ -121,19 +121,22 @@ def events(running: Started, name: str) -> list[dict[str, object]]:
     return [entry for entry in map(json.loads, lines) if entry["event"] == name]
 
 
-def test_300_forked_processes_answer_their_first_request(environ: Mapping[str, str], main: Path) -> None:
+@pytest.mark.parametrize("number", [40, pytest.param(300, marks=pytest.mark.long)])
+def test_forked_processes_answer_their_first_request(
+    environ: Mapping[str, str], main: Path, number: int
+) -> None:
     """A lock that something holds during a fork is taken in the child for ever."""
     main.write_text(COUNTS_FORKS + main.read_text())
-    command = python("-m", "tests.support.preloading", environ["LASTACROSS_APP"], "300")
+    command = python("-m", "tests.support.preloading", environ["LASTACROSS_APP"], str(number))
 
     printed = subprocess.run(
         command, cwd=ROOT, env={**os.environ, **environ}, capture_output=True, text=True, timeout=280
     )
 
-    assert json.loads(printed.stdout or printed.stderr) == [0] * 300
+    assert json.loads(printed.stdout or printed.stderr) == [0] * number
     forks = Path(environ["LASTACROSS_APP"], "forks").read_text()
     # The application's hooks run once for each child, and for no process in between.
-    assert (forks.count("c"), forks.count("p")) == (300, 300)
+    assert (forks.count("c"), forks.count("p")) == (number, number)
 
 
 def test_workers_are_forked_and_a_killed_one_is_back_at_once(

@@ -108,7 +108,7 @@ def test_what_a_killed_process_was_running_goes_on_before_the_backlog(lab: Lab, 
         assert len({pid for _, pid in second}) <= 2
 
 
-@pytest.mark.parametrize("preload", ["1", "0"])
+@pytest.mark.parametrize("preload", ["1", pytest.param("0", marks=pytest.mark.long)])
 def test_processes_for_single_tasks_do_not_stay(lab: Lab, preload: str) -> None:
     lab.environ["LASTACROSS_PRELOAD"] = preload
     with lab.workers(1, threads=2) as running:
