@@ -150,7 +150,7 @@ def reloads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reloads]:
 
 
 @pytest.mark.timeout(480)
-@pytest.mark.parametrize("accounts", [1000, pytest.param(10_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("accounts", [1500, pytest.param(10_000, marks=pytest.mark.long)])
 def test_all_accounts_are_each_fetched_once_and_the_counts_are_right(reloads: Reloads, accounts: int) -> None:
     """5 in 100 fail three times each, 1 in 100 is slow; "retry failed" then has those and no others.
 

@@ -141,9 +141,10 @@ def test_three_schedulers_that_die_between_any_two_calls_make_one_task_for_each_
     assert reaper.killed > kills
     for entry in FIXED:
         due = set(due_instants(entry, first, last))
-        assert due
+        # 02:30 is not there on the 28th.
+        assert due or entry.name == "gap"
         assert due <= set(lab.ran)
-        assert {run.state for run in lab.runs(entry.name)} == {"done"}
+        assert {run.state for run in lab.runs(entry.name)} == ({"done"} if due else set())
     instants = [run.due_at for run in reversed(lab.runs(INTERVAL.name))]
     gaps = [later - before for before, later in itertools.pairwise(instants)]
     assert min(gaps) >= 7 * 60
