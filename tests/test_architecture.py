@@ -58,7 +58,8 @@ ROOMS: dict[str, set[str]] = {
         *("broker", "channel", "datastore", "memcache", "start_limits", "store", "taskqueue", "webapp"),
     },
     "cronruns": {"broker", "datastore", "store", "taskqueue"},
-    "worker": {"broker", "http_client", "store", "webapp"},
+    "metrics": {"store"},
+    "worker": {"broker", "http_client", "metrics", "store", "webapp"},
     "processes": {
         *("broker", "channel", "cronruns", "datastore", "deferred", "longtasks", "store", "webapp", "worker"),
     },

@@ -15,7 +15,8 @@ class CurrentTask:
     is ``<batch id>:<index>`` when the task belongs to a batch. A failed deferred call stores its reason in
     ``failure`` and sets ``has_failed_for_good`` if it must not be retried, because its status is 200 either
     way. ``error`` is the exception that the handler raised, even if it was turned into a response.
-    ``request`` distinguishes a task from an earlier task with the same chosen name.
+    ``request`` distinguishes a task from an earlier task with the same chosen name. ``handler`` is
+    the name of the route or function that runs, as the metrics show it.
     """
 
     id: str
@@ -29,7 +30,17 @@ class CurrentTask:
     has_failed_for_good: bool = False
     request: str = ""
     error: BaseException | None = field(default=None, repr=False)
+    handler: str = field(default="", repr=False)
     _batches: int = field(default=0, repr=False)
+
+    def __getstate__(self) -> tuple[None, dict[str, object]]:
+        # The former release has no field `handler`, and a deferred call may carry this object to it.
+        return None, {name: getattr(self, name) for name in self.__slots__ if name != "handler"}
+
+    def __setstate__(self, state: tuple[None, dict[str, object]]) -> None:
+        self.handler = ""
+        for name, value in state[1].items():
+            setattr(self, name, value)
 
     @property
     def batch_id(self) -> str | None:

@@ -255,6 +255,9 @@ def run(body: bytes) -> object:
         Exception: any exception that the function raises.
     """
     function, args, kwargs = _load(body)
+    current = taskqueue.current_task()
+    if current is not None:
+        current.handler = _handler_name(function, args)
     result = handler_calls.call(function, *args, **kwargs)
     if result is None:
         return None
@@ -267,6 +270,17 @@ def run(body: bytes) -> object:
         # An older release has deferred it, or the function has changed since.
         raise PermanentTaskFailure(f"{_name_of(called)} cannot be run: {_GENERATOR}")
     return coroutines.result_of(result, _name_of(called))
+
+
+def _handler_name(function: Callable[..., object], args: tuple[Any, ...]) -> str:
+    """The name of a call in the metrics; that of a method begins with its class."""
+    if function is invoke_member:
+        owner = args[0] if isinstance(args[0], type) else type(args[0])
+        return f"{_name_of(owner)}.{args[1]}"
+    try:
+        return f"{function.__module__}.{function.__qualname__}"
+    except AttributeError:
+        return _name_of(function)
 
 
 def _load(body: bytes) -> tuple[Callable[..., object], tuple[Any, ...], dict[str, Any]]:

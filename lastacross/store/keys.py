@@ -52,6 +52,7 @@ SIGN_IN_PREFIX = OWN + "sign-in:"
 SIGN_OUT_PREFIX = OWN + "sign-out:"
 CHANNEL_PREFIX = OWN + "channel:"
 CHANNEL_WAKEUP_PREFIX = OWN + "channel-wakeup:"
+METRICS_PREFIX = OWN + "metrics:"
 LIMIT_PREFIX = OWN + "limit"
 """The library appends a colon and the rest."""
 DAMAGES = OWN + "damages"
@@ -141,6 +142,21 @@ def channel_key(client_id: str) -> str:
 def channel_wakeup_key(reader: str) -> str:
     """The stream whose messages make one process's reader update the set of streams that it reads."""
     return CHANNEL_WAKEUP_PREFIX + reader
+
+
+def metrics_hour_key(kind: str, hour: int, name: str) -> str:
+    """The counts of one name in the minutes of one hour, which is in hours since the epoch."""
+    return f"{METRICS_PREFIX}{kind}:{hour}:{name}"
+
+
+def metrics_names_key(kind: str) -> str:
+    """The names of a kind that have counts, scored by their last minute since the epoch."""
+    return f"{METRICS_PREFIX}names:{kind}"
+
+
+def metrics_total_key(kind: str) -> str:
+    """All counts of each name of a kind."""
+    return f"{METRICS_PREFIX}total:{kind}"
 
 
 # Key names and prefixes that are written into the text of the broker's scripts. Passing two dozen of them

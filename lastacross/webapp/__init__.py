@@ -2,7 +2,7 @@
 
 from lastacross.webapp.body_limit import BODY_RECEIVED, SlowClientError
 from lastacross.webapp.clients import network_of
-from lastacross.webapp.deliveries import FAILURE_HEADER, FINAL_HEADER
+from lastacross.webapp.deliveries import FAILURE_HEADER, FINAL_HEADER, HANDLER_HEADER
 from lastacross.webapp.environ import (
     CRON,
     CRON_HEADER,
@@ -40,6 +40,7 @@ __all__ = [
     "FAILURE",
     "FAILURE_HEADER",
     "FINAL_HEADER",
+    "HANDLER_HEADER",
     "IS_CROSS_SITE",
     "SERVER_SOFTWARE",
     "SOURCE_ADDRESS",

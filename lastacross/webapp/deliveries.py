@@ -148,7 +148,10 @@ FRESH_SECONDS = 300.0
 FAILURE_HEADER = "X-Lastacross-Failure"
 # A header of the response to a delivery: `1` if no retry can fix the failure.
 FINAL_HEADER = "X-Lastacross-Final"
+# A header of the response to a delivery: the name of the handler in the metrics, percent-encoded.
+HANDLER_HEADER = "X-Lastacross-Handler"
 MAX_FAILURE_CHARACTERS = 1000
+MAX_HANDLER_CHARACTERS = 200
 CHUNK_BYTES = 65_536
 
 _TOKEN_KEY = "HTTP_X_LASTACROSS_DELIVERY"
@@ -280,6 +283,8 @@ def _run(trusted: Wsgi, environ: Environ, start_response: Start, current: Curren
             found.append((FAILURE_HEADER, quote(current.failure[:MAX_FAILURE_CHARACTERS])))
         if current.has_failed_for_good:
             found.append((FINAL_HEADER, "1"))
+        if current.handler:
+            found.append((HANDLER_HEADER, quote(current.handler[:MAX_HANDLER_CHARACTERS])))
         return found
 
     with delivering(current):

@@ -10,12 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from lastacross.broker import CurrentTask
 from lastacross.config import Config, Handler
 from lastacross.errors import ConfigError
 from lastacross.webapp import boundary, login
 from lastacross.webapp.environ import (
     HAS_UNDECLARED_PROXY,
     IS_OUTSIDE,
+    TASK,
     Body,
     Environ,
     Refusal,
@@ -112,6 +114,8 @@ class Dispatcher:
         target = self._find(path, who)
         if target is None:
             return self._refuse(environ, start_response, Refusal(404))
+        if isinstance(task := environ.get(TASK), CurrentTask):
+            task.handler = path if target.handler is None else target.handler.url
         if target.handler is not None:
             refusal = self._redirect(target.handler, environ) or login.refusal(target.handler, who, environ)
             if refusal is not None:

@@ -30,13 +30,15 @@ KEPT_RESPONSE_BYTES = 2048
 _log = logs.get("lastacross.delivery")
 
 
-@dataclass(frozen=True, slots=True)
+# It is not frozen, because that would more than double the time to create one.
+@dataclass(slots=True)
 class Outcome:
     """The outcome of one attempt.
 
     ``status`` is the HTTP status; None if there was no response. ``reason`` explains a failure. ``is_final``
     marks a failure that no retry can fix. ``was_reached`` is False if the attempt never reached the
-    application. ``error`` is the handler's exception, if it ran in this process.
+    application. ``error`` is the handler's exception, if it ran in this process. ``handler`` is the handler's
+    name in the metrics, or '' if it is unknown. ``started_at`` and ``ended_at`` are monotonic times.
     """
 
     task: Leased
@@ -45,6 +47,9 @@ class Outcome:
     is_final: bool = False
     was_reached: bool = True
     error: BaseException | None = None
+    handler: str = ""
+    started_at: float = 0.0
+    ended_at: float = 0.0
 
     @property
     def is_success(self) -> bool:
@@ -82,21 +87,23 @@ class Delivery:
     def deliver(self, task: Leased) -> Outcome:
         """Run one attempt until it ends; never raises the handler's exceptions."""
         seconds = DEFAULT_DEADLINE_SECONDS
+        current: CurrentTask | None = None
         try:
             seconds = task.deadline_seconds or self._deadline_seconds
-            return self._deadlines.call(seconds, task.entry, lambda: self._attempt(task))
+            current = current_of(task)
+            return self._deadlines.call(seconds, task.entry, lambda: self._attempt(task, current))
         except DeadlineExceededError as error:
             _log.error("task.deadline", **_seen(task), seconds=seconds)
             reason = f"DeadlineExceededError: not done after {seconds:g} s"
-            return Outcome(task, 500, reason, error=error)
+            return Outcome(task, 500, reason, error=error, handler=_handler_of(current))
         except BaseException as error:
             # This includes SystemExit, so that sys.exit() in a handler ends the attempt but not the runner's
             # thread.
             _log.exception("task.error", **_seen(task))
-            return Outcome(task, 500, f"{type(error).__name__}: {error}", error=error)
+            reason = f"{type(error).__name__}: {error}"
+            return Outcome(task, 500, reason, error=error, handler=_handler_of(current))
 
-    def _attempt(self, task: Leased) -> Outcome:
-        current = current_of(task)
+    def _attempt(self, task: Leased, current: CurrentTask) -> Outcome:
         method, url = task.method_and_url
         with delivering(current):
             call = self._direct_calls.get(url)
@@ -105,7 +112,8 @@ class Delivery:
             else:
                 status, answer = self._request(task, current, method, url)
         reason = current.failure or (f"answered {status}: {answer}" if answer else f"answered {status}")
-        return Outcome(task, status, reason, current.has_failed_for_good, error=current.error)
+        is_final, error = current.has_failed_for_good, current.error
+        return Outcome(task, status, reason, is_final, error=error, handler=current.handler)
 
     def _request(self, task: Leased, current: CurrentTask, method: str, url: str) -> tuple[int, str]:
         environ = self._environ(task, current, method, url)
@@ -169,6 +177,10 @@ def current_of(task: Leased) -> CurrentTask:
         member=task.member,
         request=task.request,
     )
+
+
+def _handler_of(current: CurrentTask | None) -> str:
+    return "" if current is None else current.handler
 
 
 def _seen(task: Leased) -> dict[str, Any]:

@@ -153,7 +153,8 @@ class IsolatedProcess:
                 return Outcome(task, None, "its process ended together with the fork server"), False
             return Crashed(task, None, f"its process ended with code {code}"), False
         try:
-            return Outcome(task, *json.loads(line)), True
+            status, reason, is_final, handler = json.loads(line)
+            return Outcome(task, status, reason, is_final, handler=handler), True
         except (ValueError, TypeError) as error:
             # We no longer know which task the process's answers belong to.
             reason = f"the process that ran it alone sent an unreadable reply: {error}"
@@ -367,7 +368,7 @@ class FromWorker:
             outcome = deliver(_decoded(self._tasks.get()))
             # The process may be killed as soon as it has answered.
             sys.stdout.flush()
-            answer = json.dumps([outcome.status, outcome.reason, outcome.is_final])
+            answer = json.dumps([outcome.status, outcome.reason, outcome.is_final, outcome.handler])
             self._channel.sendall(answer.encode() + b"\n")
 
     def _read(self) -> None:

@@ -1,19 +1,23 @@
 """Records the outcome of each attempt: the task is done, will be retried, or is a dead letter."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from lastacross import logs
 from lastacross.broker import Broker, Leased, next_delay_seconds
+from lastacross.clock import SYSTEM
 from lastacross.config import RetryParameters
 from lastacross.errors import StoreUnavailableError
+from lastacross.metrics import Attempt
 from lastacross.worker.delivery import Outcome
 from lastacross.worker.isolation import Crashed, Stuck
 
 DEFAULT_RETRY = RetryParameters()
 MAX_REASON_CHARACTERS = 2000
 LEASE_LOST = "the lease was lost"
+# Ends of attempts, as the metrics name them.
+DONE, LOST = "done", "lost"
 
 _log = logs.get("lastacross.worker")
 
@@ -34,18 +38,31 @@ def no_listener(task: Leased, at: float, state: str, *, status: int | None = Non
     """Do nothing when an attempt ends."""
 
 
+def no_counter(attempts: Iterable[Attempt]) -> None:
+    """Do not count attempts."""
+
+
 class OutcomeRecorder:
-    """Records outcomes in Redis."""
+    """Records outcomes in Redis.
+
+    Args:
+        broker: the steps.
+        retry_of: a callable that returns a queue's retry parameters.
+        on_end: a callable that is called after each attempt.
+        count: a callable that counts the attempts of a call for the metrics.
+    """
 
     def __init__(
         self,
         broker: Broker,
         retry_of: Callable[[str], RetryParameters | None],
         on_end: EndListener = no_listener,
+        count: Callable[[Iterable[Attempt]], None] = no_counter,
     ) -> None:
         self._broker = broker
         self._retry_of = retry_of
         self._on_end = on_end
+        self._count = count
         self.done = 0
         self.failed = 0
 
@@ -76,27 +93,45 @@ class OutcomeRecorder:
                 )
 
     def _record(self, outcomes: Sequence[Outcome]) -> None:
-        done = [outcome.task for outcome in outcomes if outcome.is_success]
-        statuses = {outcome.task.entry: outcome.status for outcome in outcomes}
-        for task, is_held in zip(done, self._broker.ack(done), strict=True):
+        done: list[Outcome] = []
+        failed: list[Outcome] = []
+        for outcome in outcomes:
+            (done if outcome.is_success else failed).append(outcome)
+        if done:
+            held = self._broker.ack([outcome.task for outcome in done])
+            self._note_done(done, held)
+        for outcome in failed:
+            ended = self._record_failure(outcome)
+            self.failed += ended != LOST
+            self._count([_attempt(outcome, ended, self._clock_offset())])
+
+    def _note_done(self, done: Sequence[Outcome], held: Sequence[bool]) -> None:
+        now, offset = self._broker.now(), self._clock_offset()
+        attempts = []
+        for outcome, is_held in zip(done, held, strict=True):
+            task = outcome.task
             if is_held:
                 self.done += 1
-                self._on_end(task, self._broker.now(), "done", status=statuses[task.entry])
+                self._on_end(task, now, DONE, status=outcome.status)
+                attempts.append(_attempt(outcome, DONE, offset))
             else:
                 _log.warning("task.ack", queue=task.queue, task=task.name, refused=LEASE_LOST)
-        for outcome in outcomes:
-            if not outcome.is_success:
-                self.failed += self._record_failure(outcome)
+                attempts.append(_attempt(outcome, LOST, offset))
+        self._count(attempts)
 
-    def _record_failure(self, outcome: Outcome) -> bool:
-        """Record a failed attempt; returns whether it counted, that is, whether the lease was still held."""
+    def _clock_offset(self) -> float:
+        """The difference between the Redis server's time and this machine's monotonic time."""
+        return self._broker.now() - SYSTEM.monotonic()
+
+    def _record_failure(self, outcome: Outcome) -> str:
+        """Record a failed attempt; returns how it ended for the metrics."""
         task = outcome.task
         fields: dict[str, Any] = {"queue": task.queue, "task": task.name, "attempt": task.attempt}
         fields["reason"] = outcome.reason
         if isinstance(outcome, Crashed):
             became = self._broker.crash(task)
             _log.error("task.crash", **fields, outcome=became)
-            return became != "gone"
+            return LOST if became == "gone" else "crashed"
         now = self._broker.now()
         delay = self._delay_seconds(outcome, now)
         if delay is None:
@@ -117,9 +152,9 @@ class OutcomeRecorder:
             _log.log(level, event, **fields, status=outcome.status)
             state = "failed" if delay is None else "open"
             self._on_end(task, now, state, status=outcome.status, reason=outcome.reason)
-        else:
-            _log.warning(event, **fields, refused=LEASE_LOST)
-        return is_held
+            return "dead" if delay is None else "retried"
+        _log.warning(event, **fields, refused=LEASE_LOST)
+        return LOST
 
     def _delay_seconds(self, outcome: Outcome, now: float) -> float | None:
         if outcome.is_final:
@@ -128,3 +163,15 @@ class OutcomeRecorder:
         parameters = task.retry or self._retry_of(task.queue) or DEFAULT_RETRY
         age_seconds = now - task.first_try_at
         return next_delay_seconds(parameters, task.failures + 1, age_seconds)
+
+
+def _attempt(outcome: Outcome, ended: str, offset: float) -> Attempt:
+    """An attempt as the metrics count it; ``offset`` converts monotonic times to the server's."""
+    task = outcome.task
+    try:
+        wait_seconds = outcome.started_at + offset - float(task.fields[b"eta"])
+    except (KeyError, ValueError):
+        # The record is damaged, which the attempt has found.
+        wait_seconds = 0.0
+    seconds = outcome.ended_at - outcome.started_at
+    return (task.queue, outcome.handler, ended, seconds, wait_seconds)

@@ -23,7 +23,7 @@ from lastacross.broker import CurrentTask, Leased
 from lastacross.clock import SYSTEM, Clock
 from lastacross.http_client import LookUpTimeoutError, Resolver, TimedResponse, name_lookup
 from lastacross.signing import Signatures
-from lastacross.webapp import FAILURE_HEADER, FINAL_HEADER, deliveries
+from lastacross.webapp import FAILURE_HEADER, FINAL_HEADER, HANDLER_HEADER, deliveries
 from lastacross.worker.delivery import (
     DEFAULT_DEADLINE_SECONDS,
     KEPT_RESPONSE_BYTES,
@@ -326,7 +326,8 @@ def _outcome(task: Leased, answer: _Answer) -> Outcome:
         reason += f" (to {answer.headers['Location'][:KEPT_RESPONSE_BYTES]}; redirects are not followed)"
     if answer.text and not is_success:
         reason += f": {answer.text}"
-    return Outcome(task, answer.status, failure or reason, is_final)
+    handler = unquote(answer.headers.get(HANDLER_HEADER, ""))
+    return Outcome(task, answer.status, failure or reason, is_final, handler=handler)
 
 
 def _spelled(key: str) -> str:

@@ -182,7 +182,11 @@ class Runners:
         return not self.running and not self.waiting and not self._suspects and not self._outcomes.qsize()
 
     def leave_outcome(self, outcome: Outcome) -> None:
-        """Leave an outcome for ``take_outcomes``; may be called from any thread."""
+        """Leave a running task's outcome for ``take_outcomes``; may be called from any thread."""
+        outcome.ended_at = outcome.started_at = self._clock.monotonic()
+        for task, started_at in list(self.running.values()):
+            if task is outcome.task:
+                outcome.started_at = started_at
         self._outcomes.put(outcome)
         self._on_outcome()
 
@@ -216,13 +220,13 @@ class Runners:
 
     def _run(self, slot: int) -> None:
         while (task := self._waiting.get()) is not None:
-            self._begin(slot, task)
-            self._end(slot, _attempted(self._deliver, task))
+            started_at = self._begin(slot, task)
+            self._end(slot, _attempted(self._deliver, task), started_at)
 
     def _run_suspects(self, slot: int) -> None:
         while (task := self._next_suspect(slot)) is not None:
-            self._begin(slot, task)
-            self._end(slot, _attempted(self._deliver_suspect, task))
+            started_at = self._begin(slot, task)
+            self._end(slot, _attempted(self._deliver_suspect, task), started_at)
 
     def _next_suspect(self, slot: int) -> Leased | None:
         """The next suspect; if there is none, the lane is free and its thread ends."""
@@ -232,13 +236,15 @@ class Runners:
             self._free_lanes.append(slot)
             return None
 
-    def _begin(self, slot: int, task: Leased) -> None:
+    def _begin(self, slot: int, task: Leased) -> float:
+        """Note that a task starts; returns the monotonic time."""
         now = self._clock.monotonic()
         self.running[slot] = (task, now)
         if slot < self.threads:
             self.last_start = now
         if self._table is not None:
             self._table.note(slot, task.entry, now, self._deadline_of(task))
+        return now
 
     def _deadline_of(self, task: Leased) -> float:
         try:
@@ -247,7 +253,8 @@ class Runners:
             # Its record is damaged. Its attempt will report that.
             return self._deadline_seconds
 
-    def _end(self, slot: int, outcome: Outcome) -> None:
+    def _end(self, slot: int, outcome: Outcome, started_at: float) -> None:
+        outcome.started_at, outcome.ended_at = started_at, self._clock.monotonic()
         if self._table is not None:
             self._table.clear(slot)
         self._outcomes.put(outcome)

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from lastacross import config, logs
+from lastacross import config, logs, metrics
 from lastacross.broker import Broker, Leased, LeaseResult, new_token, queue_directory
 from lastacross.clock import SYSTEM
 from lastacross.errors import StoreUnavailableError
@@ -117,7 +117,10 @@ class Worker(RqWorker):
         self._pulse = Pulse(table) if table else None
         self._runners = self._make_runners(threads, delivery, table, deadline_seconds)
         self._prefetch = Prefetch(self._runners)
-        self._recorder = OutcomeRecorder(self._broker, queue_directory.of(store).retry_of, on_end)
+        self._metrics = metrics.Recorder(store)
+        self._recorder = OutcomeRecorder(
+            self._broker, queue_directory.of(store).retry_of, on_end, self._metrics.record
+        )
         self._renewer = Renewer(self._broker, lease_seconds, self._held_tasks, self._forget)
         self._maintenance = self._make_maintenance()
         self._held: dict[str, Leased] = {}
@@ -185,6 +188,7 @@ class Worker(RqWorker):
         self._deadlines.start()
         self._runners.start()
         self._renewer.start()
+        self._metrics.start()
         if self._pulse is not None:
             self._pulse.start()
         _log.info(
@@ -259,7 +263,7 @@ class Worker(RqWorker):
     def _require_threads(self) -> None:
         """Replace the process if one of its threads has ended although it catches all exceptions."""
         alive = {"deadlines": self._deadlines.is_alive, "renewer": self._renewer.is_alive}
-        alive["commands"] = self.hears_commands
+        alive |= {"commands": self.hears_commands, "metrics": self._metrics.is_alive}
         if self._pulse is not None:
             alive["pulse"] = self._pulse.is_alive
         alive["fork-server"] = not self._isolated.has_lost_fork_server
@@ -419,6 +423,7 @@ class Worker(RqWorker):
     def _stop_threads(self) -> None:
         self._renewer.stop()
         self._runners.stop()
+        self._metrics.stop()
         self._deadlines.stop()
         self._isolated.close()
         if self._remote is not None:

@@ -296,6 +296,12 @@ def test_a_deferred_call_that_failed_for_good_is_told_as_in_the_worker_itself() 
     assert (outcome.is_final, outcome.is_success, outcome.reason) == (True, False, "No: ä")
 
 
+def test_the_handler_that_ran_in_the_service_is_counted() -> None:
+    told = b"HTTP/1.1 200 OK\r\nX-Lastacross-Handler: /tasks/.%2A\r\nContent-Length: 0\r\n\r\n"
+    assert outcome_of(told).handler == "/tasks/.*"
+    assert outcome_of(OK).handler == ""
+
+
 # --- no answer ----------------------------------------------------------------------------
 
 

@@ -1,0 +1,148 @@
+"""Adds counts to Redis and reads them: per minute for 72 hours, and in total."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from lastacross.metrics.counts import Counts, Deltas, counts_of, unpacked
+from lastacross.store import (
+    METRICS_PREFIX,
+    Arg,
+    ResponseError,
+    Store,
+    metrics_hour_key,
+    metrics_names_key,
+    metrics_total_key,
+    translated_errors,
+)
+
+QUEUE = "queue"
+HANDLER = "handler"
+OTHER = "other"
+"""The name under which attempts are counted once a kind has as many names as it may have."""
+
+KEPT_MINUTES = 72 * 60
+LIMITS = {QUEUE: 200, HANDLER: 200}
+"""The most names per kind. A name without an attempt for 72 hours makes room for a new one."""
+MAX_NAME_CHARACTERS = 200
+NAMES_PER_CALL = 50
+_MINUTE = 60
+
+
+def write(store: Store, deltas: Mapping[tuple[str, str], Deltas]) -> None:
+    """Add numbers to the counts of the present minute, and to the totals.
+
+    Args:
+        store: the Redis to write to.
+        deltas: the numbers of each kind and name, as ``Recorder`` collects them.
+
+    Raises:
+        StoreUnavailableError: Redis does not answer. Some of the numbers may have been added.
+    """
+    minute = int(store.now() // _MINUTE)
+    names = list(deltas.items())
+    for first in range(0, len(names), NAMES_PER_CALL):
+        args: list[Arg] = [minute, KEPT_MINUTES]
+        for (kind, name), numbers in names[first : first + NAMES_PER_CALL]:
+            args += (kind, name[:MAX_NAME_CHARACTERS], LIMITS[kind], 2 * len(numbers))
+            for pair in numbers.items():
+                args += pair
+        store.run("record_metrics", (METRICS_PREFIX,), args)
+
+
+def minutes(store: Store, kind: str, name: str, since: float, until: float) -> dict[int, Counts]:
+    """Read one name's counts per minute.
+
+    Args:
+        store: the Redis to read from.
+        kind: ``QUEUE`` or ``HANDLER``.
+        name: a queue, a handler (see ``names``), or ``OTHER``.
+        since: the first instant of interest, in seconds since the epoch; its whole minute is included.
+        until: the end, likewise; the minute in which it lies is included unless it begins with it.
+
+    Returns:
+        The counts by the second since the epoch at which their minute began, in ascending order. Minutes
+        without an attempt are missing.
+
+    Raises:
+        StoreUnavailableError: Redis does not answer.
+    """
+    return minutes_of_all(store, kind, [name], since, until)[name]
+
+
+def minutes_of_all(
+    store: Store, kind: str, names: Iterable[str], since: float, until: float
+) -> dict[str, dict[int, Counts]]:
+    """Read several names' counts per minute in one round trip; the arguments are those of ``minutes``."""
+    first, end = int(since // _MINUTE), -int(-until // _MINUTE)
+    first = max(first, end - KEPT_MINUTES - _MINUTE)
+    hours = range(first // 60, (end - 1) // 60 + 1) if first < end else range(0)
+    wanted = list(names)
+    with translated_errors(), store.redis.pipeline(transaction=False) as pipeline:
+        for name in wanted:
+            for hour in hours:
+                pipeline.hgetall(metrics_hour_key(kind, hour, name))
+        answers = iter(pipeline.execute(raise_on_error=False))
+    found: dict[str, dict[int, Counts]] = {name: {} for name in wanted}
+    for name in wanted:
+        for hour in hours:
+            for minute, counts in _minutes_in(_checked(next(answers)), hour):
+                if first <= minute < end:
+                    found[name][minute * _MINUTE] = counts
+    return found
+
+
+def _checked(answer: Any) -> Mapping[bytes, bytes]:
+    """The answer of HGETALL; a key of another type, which another program wrote, counts as missing.
+
+    Raises:
+        StoreUnavailableError: the answer is any other error.
+    """
+    if isinstance(answer, ResponseError):
+        return {}
+    if isinstance(answer, Exception):
+        with translated_errors():
+            raise answer
+    return dict(answer)
+
+
+def _minutes_in(fields: Mapping[bytes, bytes], hour: int) -> Iterable[tuple[int, Counts]]:
+    """The minutes in the hash of an hour, in ascending order."""
+    for minute in range(60):
+        parts = [fields[field] for field in (b"%d" % minute, b"w%d" % minute) if field in fields]
+        if parts:
+            numbers: dict[int, float] = {}
+            for part in parts:
+                numbers |= unpacked(part)
+            yield hour * 60 + minute, counts_of(numbers)
+
+
+def names(store: Store, kind: str, since: float = 0.0) -> list[str]:
+    """The names that have had an attempt at this instant or later, sorted; ``OTHER`` is not listed.
+
+    Raises:
+        StoreUnavailableError: Redis does not answer.
+    """
+    try:
+        with translated_errors():
+            found: Any = store.redis.zrangebyscore(metrics_names_key(kind), int(since // _MINUTE), "+inf")
+    except ResponseError:
+        return []
+    return sorted(name.decode("utf-8", "replace") for name in found)
+
+
+def totals(store: Store, kind: str) -> dict[str, Counts]:
+    """All names' counts since they were first counted, ``OTHER`` included. They never decrease.
+
+    A name that had no attempt for 72 hours may be missing. Its counts begin at zero if it is used again.
+
+    Raises:
+        StoreUnavailableError: Redis does not answer.
+    """
+    try:
+        with translated_errors():
+            found: Any = store.redis.hgetall(metrics_total_key(kind))
+    except ResponseError:
+        return {}
+    return {
+        name.decode("utf-8", "replace"): counts_of(unpacked(packed)) for name, packed in sorted(found.items())
+    }
