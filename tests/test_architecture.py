@@ -52,16 +52,17 @@ ROOMS: dict[str, set[str]] = {
     "taskqueue": {"broker", "datastore", "store"},
     "deferred": {"datastore", "store", "taskqueue"},
     "memcache": {"store"},
-    "channel": {"store", "webapp"},
+    "channel": {"metrics", "store", "webapp"},
     "urlfetch": {"broker", "http_client", "webapp"},
     "longtasks": {
         *("broker", "channel", "datastore", "memcache", "start_limits", "store", "taskqueue", "webapp"),
     },
-    "cronruns": {"broker", "datastore", "store", "taskqueue"},
+    "cronruns": {"broker", "datastore", "metrics", "store", "taskqueue"},
     "metrics": {"store"},
     "worker": {"broker", "http_client", "metrics", "store", "webapp"},
     "processes": {
-        *("broker", "channel", "cronruns", "datastore", "deferred", "longtasks", "store", "webapp", "worker"),
+        *("broker", "channel", "cronruns", "datastore", "deferred", "longtasks", "metrics", "store"),
+        *("webapp", "worker"),
     },
     "testing": {"broker", "cronruns", "datastore", "processes", "store", "webapp", "worker"},
     "pytest_plugin": {"testing"},
@@ -94,6 +95,7 @@ DOORS = {
     "whitenoise": {"lastacross.webapp."},
     "limits": {"lastacross.start_limits"},
     "multipart": {"lastacross.webapp.multipart_form"},
+    "prometheus_client": {"lastacross.processes.exposition"},
     "urllib3": {"lastacross.urlfetch", "lastacross.urlfetch.", "lastacross.worker.remote"},
 }
 

@@ -15,10 +15,16 @@ from lastacross.store import (
     READY_PREFIX,
     RQ_QUEUES,
     Store,
+    bucket_key,
     dead_key,
+    deferred_key,
+    leased_key,
+    pull_key,
     pull_leased_key,
     ready_key,
     record_key,
+    scheduled_key,
+    settings_key,
 )
 
 _FIELDS = (
@@ -194,6 +200,69 @@ class Listing:
         with transient_errors():
             return int(self._redis.zcard(dead_key(queue)))
 
+    def count(self, queues: Sequence[str]) -> dict[str, dict[str, int]]:
+        """The number of tasks in each state (``STATES``) of these queues, in two round trips."""
+        with transient_errors():
+            lists = self._lists_of(queues)
+            now = f"{self._store.now():.6f}"
+            with self._redis.pipeline(transaction=False) as pipeline:
+                for queue in queues:
+                    for key in lists[queue]:
+                        pipeline.llen(key)
+                    pipeline.zcard(scheduled_key(queue))
+                    pipeline.zcard(leased_key(queue))
+                    pipeline.zcard(dead_key(queue))
+                    pipeline.zcard(deferred_key(queue))
+                    pipeline.zcount(pull_key(queue), "-inf", now)
+                    pipeline.zcount(pull_key(queue), f"({now}", "+inf")
+                    pipeline.zcount(pull_leased_key(queue), f"({now}", "+inf")
+                answers = pipeline.execute(raise_on_error=False)
+        # A key of the wrong type counts as empty; the next script that meets it moves it aside.
+        numbers = iter([answer if isinstance(answer, int) else 0 for answer in answers])
+        found = {}
+        for queue in queues:
+            ready = sum(next(numbers) for _ in lists[queue])
+            scheduled, leased, dead, waiting, pull_ready, pull_later, pull_leased = (
+                next(numbers) for _ in range(7)
+            )
+            # A leased pull task's eta is the end of its lease.
+            found[queue] = {
+                "ready": ready + pull_ready,
+                "scheduled": scheduled + max(0, pull_later - pull_leased),
+                "leased": leased + pull_leased,
+                "dead": dead,
+                "waiting": waiting,
+            }
+        return found
+
+    def dispatch_tokens(self, queues: Sequence[str]) -> dict[str, float]:
+        """The tokens in the buckets of these queues now; a queue without a rate is missing."""
+        with transient_errors():
+            now = self._store.now()
+            with self._redis.pipeline(transaction=False) as pipeline:
+                for queue in queues:
+                    pipeline.hmget(settings_key(queue), "rate", "bucket_size")
+                    pipeline.hmget(bucket_key(queue), "tokens", "counted_at")
+                answers = iter(pipeline.execute(raise_on_error=False))
+        found = {}
+        for queue in queues:
+            rate, size = _numbers(next(answers))
+            tokens, counted_at = _numbers(next(answers))
+            if rate is not None and size is not None:
+                is_counted = tokens is not None and counted_at is not None
+                refilled = tokens + max(0.0, now - counted_at) * rate if is_counted else size
+                found[queue] = min(size, max(0.0, refilled))
+        return found
+
+    def _lists_of(self, queues: Sequence[str]) -> dict[str, list[str]]:
+        """The lists of ready tasks of these queues, side lists included."""
+        found = {queue: [ready_key(queue)] for queue in queues}
+        for key in sorted(_text(key) for key in self._redis.smembers(RQ_QUEUES)):
+            queue, dot, _ = key.removeprefix(READY_PREFIX).partition(".")
+            if dot and queue in found:
+                found[queue].append(key)
+        return found
+
     def _ids(self, queue: str, state: str, limit: int) -> list[str]:
         if state == "ready":
             found = [
@@ -240,6 +309,19 @@ class Listing:
             # A record without an eta is a plain RQ job, which the next lease turns into a dead letter.
             if isinstance(values, list) and values[0] is not None and values[2] is not None
         ]
+
+
+def _numbers(values: Any) -> tuple[Any, ...]:
+    """The numbers in two fields; None for one that is missing or damaged."""
+    texts = values if isinstance(values, list) else (None, None)
+    found = []
+    for text in texts:
+        try:
+            number = float(text or b"nan")
+        except ValueError:
+            number = float("nan")
+        found.append(number if 0 <= number <= MAX_INSTANT else None)
+    return tuple(found)
 
 
 def _headers(raw: dict[bytes, bytes]) -> tuple[tuple[str, str], ...]:

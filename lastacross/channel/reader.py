@@ -9,7 +9,7 @@ import random
 import threading
 from collections.abc import Mapping
 
-from lastacross import logs, store
+from lastacross import logs, metrics, store
 from lastacross.channel import streams
 from lastacross.channel.frames import BEGINNING, Message, Position
 from lastacross.channel.mailbox import Mailbox
@@ -46,7 +46,11 @@ class Reader:
     def __init__(self, clock: Clock = SYSTEM) -> None:
         self._clock = clock
         self._checked_at = clock.monotonic()
-        self._wakeup_key = store.channel_wakeup_key(os.urandom(8).hex())
+        self._id = os.urandom(8).hex()
+        self._wakeup_key = store.channel_wakeup_key(self._id)
+        # The number of streams that was last reported to the metrics, and the time of the next report.
+        self._reported: int | None = None
+        self._report_at = 0.0
         self._wakeup_position = BEGINNING
         self._lock = threading.Lock()
         self._mailboxes: dict[str, set[Mailbox]] = {}
@@ -125,6 +129,7 @@ class Reader:
                 if found:
                     self._rest.wait(len(cursors) * REST_SECONDS_PER_CLIENT_ID)
                 self._abandon_stuck()
+                self._report()
             except Exception as error:
                 # Keep going after any error, because all streams of the process depend on this thread.
                 is_expected = isinstance(error, StoreUnavailableError)
@@ -169,6 +174,15 @@ class Reader:
                     self._cursors[key] = max(self._cursors[key], messages[-1].position)
             for mailbox in watching:
                 mailbox.deliver(messages)
+
+    def _report(self) -> None:
+        """Report the number of open streams to the metrics. After the last stream, the report expires."""
+        now = self._clock.monotonic()
+        if now >= self._report_at:
+            self._report_at = now + metrics.STREAMS_REPORT_SECONDS
+            number = len(self.mailboxes())
+            metrics.report_streams(store.current(), self._id, number, self._reported)
+            self._reported = number
 
     def _abandon_stuck(self) -> None:
         now = self._clock.monotonic()

@@ -249,6 +249,8 @@ class Settings:
     ``open_longtasks`` limits the number of waiting and running long tasks. ``longtask_bytes`` limits the
     total size of their parameters, files and results.
     ``threads`` and ``worker_processes`` apply to ``lastacross worker``, and ``web_…`` to ``lastacross web``.
+    ``metrics_token`` is the bearer token that admits a scraper to ``/_ah/metrics``; without one, only the
+    administrator is admitted.
     ``preload`` lets a supervisor fork its processes from one that has imported the application (Linux only).
     """
 
@@ -284,6 +286,7 @@ class Settings:
     service: str = DEFAULT_SERVICE
     fetch_private_hosts: tuple[str, ...] = ()
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    metrics_token: str = field(default="", repr=False)
 
     @property
     def server_software(self) -> str:

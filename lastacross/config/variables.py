@@ -64,6 +64,13 @@ def secret_key(text: str) -> str:
     return text
 
 
+def token(text: str) -> str:
+    """Check a bearer token: at least 16 characters that a header may have (RFC 6750, section 2.1)."""
+    if re.fullmatch(r"[A-Za-z0-9._~+/-]+=*", text) is None:
+        raise UnusableError("has characters that a bearer token cannot have", "letters, digits and -._~+/")
+    return secret_key(text)
+
+
 def log_level(text: str) -> str:
     """Parse the name of a log level, in upper or lower case."""
     level = text.strip().upper()

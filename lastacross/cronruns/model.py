@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from lastacross import datastore, logs
+from lastacross import datastore, logs, metrics, store
 from lastacross.broker import NewTask, record
 from lastacross.clock import utc
 from lastacross.config import CRON_QUEUE, CronEntry
@@ -23,6 +23,7 @@ from lastacross.errors import (
     CronJobRunningError,
     Error,
     ScheduleError,
+    StoreUnavailableError,
     UnknownCronJobError,
     UnreadableJobError,
 )
@@ -272,7 +273,17 @@ def end(task_name: str, at: float, state: str, **values: Any) -> bool:
         job = session.execute(free.returning(CronJob.schedule, CronJob.timezone)).one_or_none()
         if job is not None:
             _go_on(session, run.job, job, at)
+    _count_end(run.job, state)
     return True
+
+
+def _count_end(job: str, state: str) -> None:
+    """Count a run for the metrics; the history, which is pruned, has the run anyway."""
+    outcome = "dead" if state == "failed" else state
+    try:
+        metrics.count(store.current(), metrics.CRON, job, outcome)
+    except StoreUnavailableError as error:
+        _log.warning("metrics.write", error=str(error))
 
 
 def _go_on(session: Session, name: str, job: Any, at: float) -> None:
@@ -321,6 +332,13 @@ def last_runs(job: str, limit: int) -> list[CronRun]:
     query = select(CronRun).where(CronRun.job == job).order_by(CronRun.id.desc()).limit(limit)
     with datastore.session(read_only=True) as session:
         return list(session.scalars(query))
+
+
+def last_successes() -> list[tuple[str, float | None]]:
+    """Return the end of each job's last successful run."""
+    query = select(CronRun.job, func.max(CronRun.finished_at)).where(CronRun.state == "done")
+    with datastore.session(read_only=True) as session:
+        return [(job, at) for job, at in session.execute(query.group_by(CronRun.job))]
 
 
 def prune(states: Sequence[str], before: float) -> int:

@@ -13,6 +13,11 @@ ORDER BY position, name
 """
 
 
+_SUCCESSES = """
+SELECT job, max(finished_at) FROM lastacross_cron_run WHERE state = 'done' GROUP BY job
+"""
+
+
 @dataclass(frozen=True)
 class DeployedJob:
     """A job's row, with the due time and state of its last run if it had any. ``entry`` is JSON."""
@@ -45,3 +50,15 @@ def _read_with_sessions() -> list[DeployedJob]:
         of_row = (job.name, job.schedule, job.timezone, job.entry, job.run_id, job.next_at)
         found.append(DeployedJob(*of_row, last and last.due_at, last and last.state))
     return found
+
+
+def last_successes() -> dict[str, float]:
+    """The end of each job's last successful run in the history, in seconds since the epoch.
+
+    Raises:
+        DatastoreError: as for ``deployed_jobs``.
+    """
+    rows = read_quickly(_SUCCESSES)
+    if rows is None:
+        rows = importlib.import_module("lastacross.cronruns.model").last_successes()
+    return {job: finished_at for job, finished_at in rows if finished_at is not None}

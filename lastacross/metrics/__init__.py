@@ -14,6 +14,7 @@ Everything else reads::
   ``config.CRON_QUEUE``.
 - A *handler* is the ``url`` of its route in app.yaml, for example ``/tasks/.*``, or the module and name of a
   deferred function, for example ``workers.send_mail``.
+- A run of a *cron job* is counted under ``CRON`` and the job's name when it ends, without times.
 - ``names`` lists at most 200 queues and 200 handlers. Later ones are counted under ``OTHER`` until a name
   has had no attempt for 72 hours.
 - ``Counts.outcomes`` has ``done``, ``retried``, ``dead`` (now a dead letter), ``crashed`` (its process
@@ -30,33 +31,43 @@ total.
 from lastacross.metrics.counts import BOUNDS, BUCKETS, OUTCOMES, Counts, quantiles, total
 from lastacross.metrics.recorder import Attempt, Recorder
 from lastacross.metrics.storage import (
+    CRON,
     HANDLER,
     KEPT_MINUTES,
     LIMITS,
     OTHER,
     QUEUE,
+    STREAMS_REPORT_SECONDS,
+    count,
     minutes,
     minutes_of_all,
     names,
+    open_streams,
+    report_streams,
     totals,
 )
 
 __all__ = [
     "BOUNDS",
     "BUCKETS",
+    "CRON",
     "HANDLER",
     "KEPT_MINUTES",
     "LIMITS",
     "OTHER",
     "OUTCOMES",
     "QUEUE",
+    "STREAMS_REPORT_SECONDS",
     "Attempt",
     "Counts",
     "Recorder",
+    "count",
     "minutes",
     "minutes_of_all",
     "names",
+    "open_streams",
     "quantiles",
+    "report_streams",
     "total",
     "totals",
 ]

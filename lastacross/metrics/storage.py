@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lastacross.metrics.counts import Counts, Deltas, counts_of, unpacked
+from lastacross.metrics.counts import OUTCOMES, Counts, Deltas, counts_of, unpacked
 from lastacross.store import (
     METRICS_PREFIX,
+    METRICS_STREAMS,
     Arg,
     ResponseError,
     Store,
@@ -17,11 +18,13 @@ from lastacross.store import (
 
 QUEUE = "queue"
 HANDLER = "handler"
+CRON = "cron"
+"""The runs of cron jobs, which have no times: ``done``, ``dead`` (failed) or ``lost``."""
 OTHER = "other"
 """The name under which attempts are counted once a kind has as many names as it may have."""
 
 KEPT_MINUTES = 72 * 60
-LIMITS = {QUEUE: 200, HANDLER: 200}
+LIMITS = {QUEUE: 200, HANDLER: 200, CRON: 200}
 """The most names per kind. A name without an attempt for 72 hours makes room for a new one."""
 MAX_NAME_CHARACTERS = 200
 NAMES_PER_CALL = 50
@@ -49,13 +52,22 @@ def write(store: Store, deltas: Mapping[tuple[str, str], Deltas]) -> None:
         store.run("record_metrics", (METRICS_PREFIX,), args)
 
 
+def count(store: Store, kind: str, name: str, outcome: str) -> None:
+    """Count one event that is too rare for a ``Recorder``.
+
+    Raises:
+        StoreUnavailableError: Redis does not answer.
+    """
+    write(store, {(kind, name): {OUTCOMES.index(outcome): 1}})
+
+
 def minutes(store: Store, kind: str, name: str, since: float, until: float) -> dict[int, Counts]:
     """Read one name's counts per minute.
 
     Args:
         store: the Redis to read from.
-        kind: ``QUEUE`` or ``HANDLER``.
-        name: a queue, a handler (see ``names``), or ``OTHER``.
+        kind: ``QUEUE``, ``HANDLER`` or ``CRON``.
+        name: a queue, a handler, a job (see ``names``), or ``OTHER``.
         since: the first instant of interest, in seconds since the epoch; its whole minute is included.
         until: the end, likewise; the minute in which it lies is included unless it begins with it.
 
@@ -146,3 +158,47 @@ def totals(store: Store, kind: str) -> dict[str, Counts]:
     return {
         name.decode("utf-8", "replace"): counts_of(unpacked(packed)) for name, packed in sorted(found.items())
     }
+
+
+# --- open streams -------------------------------------------------------------------------
+
+STREAMS_REPORT_SECONDS = 5.0
+# A report of a process that has ended counts for this long.
+_STREAMS_KEEP_SECONDS = 15.0
+
+
+def report_streams(store: Store, process: str, streams: int, former: int | None = None) -> None:
+    """Report how many streams a process has open, every ``STREAMS_REPORT_SECONDS`` while there are any.
+
+    Args:
+        store: the Redis to write to.
+        process: an id of the process without colons.
+        streams: the number of its open streams.
+        former: the number that it last reported.
+
+    Raises:
+        StoreUnavailableError: Redis does not answer.
+    """
+    now = store.now()
+    with translated_errors(), store.redis.pipeline(transaction=True) as pipeline:
+        pipeline.zremrangebyscore(METRICS_STREAMS, "-inf", now)
+        if former is not None and former != streams:
+            pipeline.zrem(METRICS_STREAMS, f"{process}:{former}")
+        if streams:
+            pipeline.zadd(METRICS_STREAMS, {f"{process}:{streams}": now + _STREAMS_KEEP_SECONDS})
+        pipeline.execute()
+
+
+def open_streams(store: Store) -> int:
+    """The number of open streams of all web processes, at most 15 seconds old.
+
+    Raises:
+        StoreUnavailableError: Redis does not answer.
+    """
+    try:
+        with translated_errors():
+            found: Any = store.redis.zrangebyscore(METRICS_STREAMS, store.now(), "+inf")
+    except ResponseError:
+        return 0
+    numbers = [entry.rpartition(b":")[2] for entry in found]
+    return sum(int(number) for number in numbers if number.isdigit())

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from lastacross import config, datastore, deferred, webapp
 from lastacross.channel import web
 from lastacross.config import Config
+from lastacross.processes import metrics_page
 from lastacross.webapp import SERVER_SOFTWARE, Body, Environ, Start, Wsgi, error_pages, health
 
 
@@ -86,6 +87,7 @@ def prepare_process(configuration: Config, *, server_software: str | None = None
 def _builtins() -> Mapping[str, Wsgi]:
     return {
         "/_ah/ready": health.readiness({"redis": health.check_store, "datastore": datastore.ping}),
+        metrics_page.PATH: metrics_page.serve,
         "/_ah/start": _ok,
         "/_ah/stop": _ok,
         "/_ah/warmup": _ok,

@@ -25,7 +25,7 @@ from lastacross.webapp.environ import (
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # These are requested by machines that know our address but not our name, and the responses do not depend on
 # Host.
-PROBES = frozenset({"/_ah/health", "/_ah/ready"})
+PROBES = frozenset({"/_ah/health", "/_ah/ready", "/_ah/metrics"})
 
 _OWN = "lastacross."
 _RESERVED = (b"HTTPXAPPENGINE", b"HTTPXGOOGLE")
