@@ -11,7 +11,7 @@ import click
 from lastacross.cli.base import cli, takes_app
 from lastacross.cli.connecting import configured, environ_of
 from lastacross.config import DEFAULT_SERVICE, Config, diagnostics, variables
-from lastacross.processes import dev, preload, scheduler, supervisor, web, worker, workers
+from lastacross.processes import dev, preload, probes, scheduler, supervisor, web, worker, workers
 
 
 @cli.command("dev", epilog="Example: PORT=9000 LASTACROSS_DATA_DIR=/tmp/var lastacross dev")
@@ -55,6 +55,25 @@ _max_memory = click.option(
 )
 
 
+_health_port = click.option(
+    "--health-port",
+    type=click.IntRange(1, 65535),
+    metavar="P",
+    help="Answer /healthz and /readyz on this port.",
+)
+_health_host = click.option(
+    "--health-host",
+    default="127.0.0.1",
+    show_default=True,
+    metavar="HOST",
+    help="The address of --health-port.",
+)
+
+
+def _health_at(host: str, port: int | None) -> probes.Address | None:
+    return None if port is None else probes.Address(host, port)
+
+
 @cli.command(
     "worker",
     epilog="""\b
@@ -80,6 +99,8 @@ Examples:
 @click.option("--queues", default="", metavar="A,B", help="Queues to serve (default: all push queues).")
 @_max_tasks
 @_max_memory
+@_health_port
+@_health_host
 @takes_app
 def _worker(
     root: Path,
@@ -90,6 +111,8 @@ def _worker(
     queues: str,
     max_tasks: int | None,
     max_memory: int | None,
+    health_port: int | None,
+    health_host: str,
 ) -> int:
     """Run worker processes, and restart any that end unexpectedly.
 
@@ -111,6 +134,7 @@ def _worker(
         max_tasks=max_tasks,
         max_memory_mb=max_memory,
         run_command=_run_again,
+        health_at=_health_at(health_host, health_port),
     )
 
 
@@ -175,12 +199,14 @@ def _run_again(arguments: Sequence[str]) -> int:
 
 
 @cli.command("scheduler", epilog="Several may run at once; none repeats another's work.")
+@_health_port
+@_health_host
 @takes_app
-def _scheduler(root: Path) -> int:
+def _scheduler(root: Path, health_port: int | None, health_host: str) -> int:
     """Run a scheduler, which starts cron jobs, sends tasks added in transactions, and uploads queue.yaml."""
     configuration = configured(root)
     supervisor.watch_parent()
-    return scheduler.run(configuration)
+    return scheduler.run(configuration, _health_at(health_host, health_port))
 
 
 def _names(text: str) -> list[str]:

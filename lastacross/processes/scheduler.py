@@ -18,9 +18,10 @@ from lastacross.config import Config, CronEntry
 from lastacross.cronruns import ticking
 from lastacross.datastore import relay
 from lastacross.deferred import payloads
-from lastacross.errors import ConfigError
+from lastacross.errors import ConfigError, DatastoreError, StoreUnavailableError
 from lastacross.longtasks import expiry
 from lastacross.processes import permissions
+from lastacross.processes.probes import Address, Notifier, Probes
 from lastacross.processes.step import Step
 from lastacross.stop_signals import handle_stop_signals
 
@@ -144,11 +145,52 @@ def tick(steps: Sequence[Step], clock: Clock = SYSTEM) -> None:
         step.run_if_due(clock)
 
 
-def run(configuration: Config) -> int:
+class Health:
+    """The checks of a scheduler.
+
+    Args:
+        settings: the configuration's settings.
+    """
+
+    def __init__(self, settings: config.Settings) -> None:
+        self._lease_seconds = settings.lease_seconds
+        self._store = store.Store(settings.redis_url, patience_seconds=store.PATIENCE_SECONDS)
+        self._ticked_at: float | None = None
+
+    def note_tick(self) -> None:
+        """Note that the main loop turns."""
+        self._ticked_at = SYSTEM.monotonic()
+
+    def problem(self) -> str | None:
+        """The reason why the main loop does not turn; a scheduler that is starting is healthy."""
+        since = 0.0 if self._ticked_at is None else SYSTEM.monotonic() - self._ticked_at
+        return f"its main loop has not turned for {since:.0f} s" if since > self._lease_seconds else None
+
+    def unreadiness(self) -> str | None:
+        """The reason why no job would run: Redis or the database is unavailable."""
+        if self._ticked_at is None:
+            return "not started"
+        try:
+            with store.translated_errors():
+                self._store.redis.ping()
+            datastore.ping()
+        except (StoreUnavailableError, DatastoreError) as error:
+            return str(error)
+        return None
+
+
+def run(configuration: Config, health_at: Address | None = None) -> int:
     """Tick until SIGTERM, SIGINT or SIGHUP arrives.
+
+    Args:
+        configuration: the application's configuration.
+        health_at: where to answer ``/healthz`` and ``/readyz``, or None.
 
     Returns:
         The exit code.
+
+    Raises:
+        ConfigError: ``health_at`` cannot be used.
     """
     stopping = threading.Event()
 
@@ -157,11 +199,17 @@ def run(configuration: Config) -> int:
 
     handle_stop_signals(stop)
     config.use(configuration)
+    health = Health(configuration.settings)
+    notifier = Notifier(os.environ)
+    probes = Probes(health.problem, health.unreadiness, address=health_at, notifier=notifier)
     store.wait_longer()
     permissions.narrow(configuration.settings)
     log.info("scheduler.start")
     all_steps = steps(configuration, dict(os.environ))
+    probes.start()
     while not stopping.wait(TICK_SECONDS):
         tick(all_steps)
+        health.note_tick()
+    probes.close()
     datastore.dispose()
     return 0

@@ -119,6 +119,11 @@ class Supervisor:
         must_upgrade: whether the preload process first updates the datastore's tables; if it fails, ``run``
             stops everything and returns its exit code.
         clock: the clock that times restarts and kills.
+        on_stop: a callable that is called when this process begins to stop.
+
+    Attributes:
+        turned_at: the last turn of the loop, by the clock's monotonic time. It turns at least once a second
+            if a child is watched.
     """
 
     def __init__(
@@ -130,6 +135,7 @@ class Supervisor:
         preload: ChildSpec | None = None,
         must_upgrade: bool = False,
         clock: Clock = SYSTEM,
+        on_stop: Callable[[], None] = lambda: None,
     ) -> None:
         self._children = [_Child(spec) for spec in specs]
         self._preloading: tuple[_Child, PreloadClient] | None = None
@@ -140,6 +146,8 @@ class Supervisor:
             self._children.insert(0, self._preloading[0])
         self._grace_seconds = grace_seconds
         self._on_tick = on_tick
+        self._on_stop = on_stop
+        self.turned_at = clock.monotonic()
         self._clock = clock
         self._stage: int | None = None  # the current stage of stopping, or None while running
         self._stop_asked_at = 0.0
@@ -163,6 +171,7 @@ class Supervisor:
             for child in self._children:
                 self._start(child)
             while self._has_work():
+                self.turned_at = self._clock.monotonic()
                 self._wait(wakeup_fd)
                 self._take_signals()
                 self._serve_preloading()
@@ -182,6 +191,7 @@ class Supervisor:
         now = self._clock.monotonic()
         if self._stage is None:
             log.info("supervisor.stop")
+            self._on_stop()
             self._stop_asked_at = now
             for child in self._children:
                 child.restart_at = None

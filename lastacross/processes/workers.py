@@ -13,10 +13,11 @@ from lastacross.clock import SYSTEM
 from lastacross.config import DEFAULT_SERVICE, Config, QueueConfig
 from lastacross.errors import ConfigError, StoreUnavailableError
 from lastacross.processes import permissions
+from lastacross.processes.probes import Address, Notifier, Probes, without_systemd
 from lastacross.processes.start_upload import StartUpload
 from lastacross.processes.supervisor import ChildSpec, Supervisor
-from lastacross.store import Store
-from lastacross.worker import RecyclingLimits, Watch, report_death, started_tasks
+from lastacross.store import Store, translated_errors
+from lastacross.worker import RecyclingLimits, Watch, last_turn, report_death, started_tasks
 
 SERVICE = "LASTACROSS_SERVICE"
 """Environment variable: the process's service."""
@@ -180,6 +181,45 @@ def served(config: Config, names: Sequence[str]) -> dict[str, QueueConfig]:
     return {name: queue for name, queue in push.items() if not names or name in names}
 
 
+class Health:
+    """The checks of a supervisor's worker processes.
+
+    Args:
+        tables: the files in which the processes note the turns of their main loops.
+        store: the supervisor's store.
+        lease_seconds: how long a loop may take to turn.
+    """
+
+    def __init__(self, tables: Sequence[Path], store: Store, lease_seconds: float) -> None:
+        self._tables = tables
+        self._store = store
+        self._lease_seconds = lease_seconds
+        self.supervisor: Supervisor | None = None
+
+    def problem(self) -> str | None:
+        """The reason why a main loop does not turn; a process that is starting is healthy."""
+        now = SYSTEM.monotonic()
+        turns = {table.name: last_turn(table) for table in self._tables}
+        if self.supervisor is not None:
+            turns["supervisor"] = self.supervisor.turned_at
+        for name, turned_at in turns.items():
+            if turned_at is not None and now - turned_at > self._lease_seconds:
+                return f"{name}: its main loop has not turned for {now - turned_at:.0f} s"
+        return None
+
+    def unreadiness(self) -> str | None:
+        """The reason why tasks would not run: a process has not started, or Redis is unavailable."""
+        starting = [table.name for table in self._tables if last_turn(table) is None]
+        if starting:
+            return f"{', '.join(starting)}: not started"
+        try:
+            with translated_errors():
+                self._store.redis.ping()
+        except StoreUnavailableError as error:
+            return str(error)
+        return None
+
+
 def preload_spec(
     configuration: Config, environ: Mapping[str, str], kinds: Sequence[str], run: Command | None
 ) -> ChildSpec | None:
@@ -215,17 +255,20 @@ def run(
     max_tasks: int | None = None,
     max_memory_mb: int | None = None,
     run_command: Command | None = None,
+    health_at: Address | None = None,
 ) -> int:
     """Supervise worker processes until SIGTERM, SIGINT or SIGHUP arrives; takes the arguments of ``specs``.
 
-    ``run_command`` runs a command of ``lastacross`` in a fork of this process.
+    ``run_command`` runs a command of ``lastacross`` in a fork of this process. ``health_at`` is where to
+    answer ``/healthz`` and ``/readyz``.
 
     Returns:
         The exit code.
 
     Raises:
-        ConfigError: queue.yaml does not have one of the queues.
+        ConfigError: queue.yaml does not have one of the queues, or ``health_at`` cannot be used.
     """
+    notifier, environ = Notifier(environ), without_systemd(environ)
     permissions.narrow(configuration.settings)
     with _temporary_folder() as folder:
         children = specs(
@@ -243,8 +286,37 @@ def run(
         # It names the folder of one worker process, which is not the preload process's.
         own.pop(STARTED_TABLE, None)
         preload = preload_spec(configuration, own, ("worker",), run_command)
-        upload = StartUpload(configuration)
-        return Supervisor(children, on_tick=upload.try_once, preload=preload).run()
+        settings = configuration.settings
+        store = Store(settings.redis_url, patience_seconds=REDIS_PATIENCE_SECONDS)
+        tables = [Path(child.environ[STARTED_TABLE]) for child in children if child.environ is not None]
+        health = Health(tables, store, settings.lease_seconds)
+        probes = Probes(health.problem, health.unreadiness, address=health_at, notifier=notifier)
+        first_ticks = _FirstTicks(probes, StartUpload(configuration))
+        supervisor = Supervisor(children, on_tick=first_ticks.tick, preload=preload, on_stop=probes.note_stop)
+        health.supervisor = supervisor
+        try:
+            return supervisor.run()
+        finally:
+            probes.close()
+
+
+class _FirstTicks:
+    """Starts the probes in the first turn of the supervisor's loop, and then uploads queue.yaml.
+
+    Before its first turn the supervisor forks the preload process, which needs a process without threads.
+    """
+
+    def __init__(self, probes: Probes, upload: StartUpload) -> None:
+        self._probes = probes
+        self._upload = upload
+        self._has_begun = False
+
+    def tick(self) -> bool:
+        """Do the next step; returns whether it was the last one."""
+        if not self._has_begun:
+            self._has_begun = True
+            self._probes.start()
+        return self._upload.try_once()
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from lastacross.worker.started import Watch, report_death, started_tasks
+from lastacross.worker.started import Watch, last_turn, report_death, started_tasks
 
 if TYPE_CHECKING:
     from lastacross.worker.deadline import Deadlines
@@ -31,6 +31,7 @@ __all__ = [
     "base_environ",
     "groups_of",
     "isolation",
+    "last_turn",
     "report_death",
     "started_tasks",
 ]

@@ -1,6 +1,6 @@
-"""The table in which a worker process records its running tasks, and the report of the process's death.
+"""The table in which a worker process notes its running tasks, and the report of the process's death.
 
-This module is light, because the supervisor needs it but runs no tasks itself.
+This module is light, because the supervisor needs it, which runs no tasks itself.
 """
 
 import mmap
@@ -16,12 +16,13 @@ from lastacross.clock import SYSTEM, Clock
 from lastacross.files import private
 from lastacross.store import Store
 
-# The file format of a started table: the token, a slot for each thread, and a last slot whose start is
-# the pulse. All times are monotonic, and all processes of a machine share that clock.
+# The file format of a started table: the token, a slot for each thread, and a last slot with the pulse and
+# the main loop's last turn. All times are monotonic, and all processes of a machine share that clock.
 _TOKEN_BYTES = 64
 _SLOT_BYTES = 768
 _LENGTH = struct.Struct("<H")  # of the entry; ids have at most 100 + 1 + 500 bytes, leases 60
 _TIMES = struct.Struct("<dd")  # the start in seconds, and how many seconds the task may run
+_TIME = struct.Struct("<d")
 _TIMES_OFFSET = _SLOT_BYTES - _TIMES.size
 _MAX_ENTRY_BYTES = _TIMES_OFFSET - _LENGTH.size
 
@@ -45,8 +46,8 @@ class StartedTable:
     """Records a worker process's lease token and its threads' running tasks in a file that outlives it.
 
     A worker leases more tasks than it runs at the same time. If it is killed, only a started task can be the
-    cause. Reporting every start to Redis would cost a call per task, so each thread records its task in
-    shared memory instead. The supervisor reads that memory when the process has ended.
+    cause. Reporting every start to Redis would cost a call per task, so each thread notes its task in shared
+    memory instead. The supervisor reads that memory when the process has ended.
 
     Args:
         path: the path of the file, which is created or reset here.
@@ -63,7 +64,7 @@ class StartedTable:
             self._page = mmap.mmap(file.fileno(), size)
 
     def note(self, slot: int, entry: str, started_at: float = 0.0, deadline_seconds: float = 0.0) -> None:
-        """Record that this thread is about to start ``entry`` (``<task id>:<lease id>``)."""
+        """Note that this thread is about to start ``entry`` (``<task id>:<lease id>``)."""
         raw = entry.encode()
         if len(raw) > _MAX_ENTRY_BYTES:
             # Our ids are never this long; such an entry would overwrite another thread's slot.
@@ -77,13 +78,17 @@ class StartedTable:
         page[offset : offset + 2] = _LENGTH.pack(len(raw))
 
     def clear(self, slot: int) -> None:
-        """Record that this thread is not running a task."""
+        """Note that this thread is not running a task."""
         offset = _TOKEN_BYTES + slot * _SLOT_BYTES
         self._page[offset : offset + 2] = b"\0\0"
 
     def beat(self, at: float) -> None:
         """Record that the process's threads get their turns."""
-        _TIMES.pack_into(self._page, self._pulse, at, 0.0)
+        _TIME.pack_into(self._page, self._pulse, at)
+
+    def note_turn(self, at: float) -> None:
+        """Record that the main loop turns."""
+        _TIME.pack_into(self._page, self._pulse + _TIME.size, at)
 
     def close(self) -> None:
         """Release the shared memory."""
@@ -91,7 +96,7 @@ class StartedTable:
 
 
 class Pulse:
-    """A thread that records once a second that the process's threads get their turns.
+    """A thread that notes once a second that the process's threads get their turns.
 
     It neither waits for Redis nor takes a lock, so it stops only if a task does not let go of the interpreter
     or the whole process is stopped.
@@ -103,7 +108,7 @@ class Pulse:
         self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start noting."""
         self._thread.start()
 
     @property
@@ -148,13 +153,22 @@ class Watch:
 
 def _pulse(path: Path) -> float | None:
     """The process's last pulse; None if there is no table, or if it does not contain a pulse yet."""
+    return _last_times(path)[0]
+
+
+def last_turn(path: Path) -> float | None:
+    """The last turn of the process's main loop; None if there is no table, or the loop has not begun."""
+    return _last_times(path)[1]
+
+
+def _last_times(path: Path) -> tuple[float | None, float | None]:
     try:
         with path.open("rb") as file:
             file.seek(-_TIMES.size, os.SEEK_END)
-            at, _ = _TIMES.unpack(file.read(_TIMES.size))
+            pulse, turn = _TIMES.unpack(file.read(_TIMES.size))
     except (OSError, struct.error):
-        return None
-    return float(at) or None
+        return None, None
+    return pulse or None, turn or None
 
 
 def started_tasks(path: Path) -> tuple[str, list[Started]]:

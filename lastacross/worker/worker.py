@@ -115,6 +115,7 @@ class Worker(RqWorker):
         self._remote = remote
         table = StartedTable(table_path, self._token, threads + isolated.most) if table_path else None
         self._pulse = Pulse(table) if table else None
+        self._table = table
         self._runners = self._make_runners(threads, delivery, table, deadline_seconds)
         self._prefetch = Prefetch(self._runners)
         self._metrics = metrics.Recorder(store)
@@ -217,6 +218,7 @@ class Worker(RqWorker):
     def _loop(self) -> None:
         pause = FIRST_PAUSE_SECONDS
         while not (self._is_told_to_stop or self._is_stuck or self._is_recycled):
+            self._note_turn()
             try:
                 self._turn()
                 pause = FIRST_PAUSE_SECONDS
@@ -229,6 +231,11 @@ class Worker(RqWorker):
             self._may_have_work = True
             self._interrupt.wait(pause)
             pause = min(pause * 2, MAX_OUTAGE_PAUSE_SECONDS)
+
+    def _note_turn(self) -> None:
+        """Note for the supervisor's health check that the main loop turns."""
+        if self._table is not None:
+            self._table.note_turn(SYSTEM.monotonic())
 
     def _turn(self) -> None:
         self._record_outcomes()
@@ -396,6 +403,7 @@ class Worker(RqWorker):
         self._held |= {task.entry: task for task in self._unreleased}
         pause = 0.05
         while True:
+            self._note_turn()
             if deadline == math.inf and (self._is_told_to_stop or self._is_stuck):
                 deadline = SYSTEM.monotonic() + seconds
             try:
