@@ -37,6 +37,7 @@ FOUNDATION: dict[str, set[str]] = {
     "config": {"errors", "cron"},
     "logs": {"clock", "config"},
     "handler_calls": {"logs"},
+    "events": {"clock", "logs"},
     "cancellation": set(),
     "application_modules": {"errors"},
 }
@@ -75,7 +76,7 @@ SHARED = "programs.shared"
 # What a program may use of the engine, beside `lastacross` itself: the faces, and what they are made for.
 FACES = {
     *("taskqueue", "deferred", "memcache", "channel", "urlfetch", "datastore", "longtasks", "webapp"),
-    *("start_limits", "config", "clock", "errors", "pickled_names", "runtime"),
+    *("start_limits", "config", "events", "clock", "errors", "pickled_names", "runtime"),
 }
 
 # Outside package → the modules (or, with a dot at the end, the packages) that may import it.

@@ -15,9 +15,10 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from lastacross import config, logs, store
+from lastacross.broker.answers import Upload
 from lastacross.broker.readable import retry_options
 from lastacross.broker.record import dump_retry, load_retry
-from lastacross.broker.steps import Broker, Upload, transient_errors
+from lastacross.broker.steps import Broker, transient_errors
 from lastacross.config import (
     CRON_QUEUE,
     DEFAULT_SERVICE,

@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NotRequired, TypedDict, Unpack
 
+from lastacross import events
+from lastacross.broker import reports
+from lastacross.broker.answers import Maintenance, QueueNumbers, Upload
 from lastacross.broker.record import Leased, Value, instant_text, load, without_names
 from lastacross.errors import StoreUnavailableError, TransientError
 from lastacross.store import (
@@ -105,52 +108,6 @@ class LeaseResult:
     unreadable: list[tuple[bytes, bytes]] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Maintenance:
-    """The result of one round of maintenance.
-
-    ``moved`` counts the tasks that became ready. ``next_due`` is the eta of the next scheduled task.
-    ``rescued`` maps task ids to 'ready', 'poison', 'damaged' or 'gone'. ``stamp`` identifies the last upload
-    of queue.yaml.
-    """
-
-    moved: int
-    next_due: float | None
-    rescued: dict[str, str]
-    stamp: tuple[bytes | None, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """The contents of queue.yaml and related files, to be uploaded to Redis.
-
-    ``queues`` maps each queue to its settings. ``backends`` lists the services of backends.yaml. A service
-    that is missing from an upload becomes unknown. ``resumes`` says whether the upload resumes paused queues.
-    """
-
-    digest: str
-    queues: Mapping[str, Mapping[str, str]]
-    services: Sequence[str] = ()
-    backends: Sequence[str] = ()
-    resumes: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class QueueNumbers:
-    """A snapshot of a queue's statistics.
-
-    ``oldest_eta`` is in seconds since the epoch. ``rate`` is the rate enforced now, in tasks per second; it
-    is None for a queue that was never uploaded.
-    """
-
-    tasks: int
-    leased: int
-    oldest_eta: float | None
-    executed_last_minute: int
-    rate: float | None
-    mode: str
-
-
 def new_token() -> str:
     """Generate a lease token that is unique among all running workers.
 
@@ -188,11 +145,14 @@ class Steps:
 
     def _run(self, script: str, args: Sequence[Arg]) -> Any:
         try:
-            return self.store.run(script, (), args)
+            answer = self.store.run(script, (), args)
         except StoreUnavailableError:
             # Enter the block only after an error, because entering it costs as much as a task's checks.
             with transient_errors():
                 raise
+        if events.subscribers:
+            reports.report(script, args, answer)
+        return answer
 
     def _now_text(self) -> str:
         return instant_text(self.now())
@@ -582,6 +542,8 @@ def _lease_args(now: str, lists: Sequence[str], request: LeaseRequest) -> list[A
 
 def lease_result(answer: Any) -> LeaseResult:
     """Parse the reply of ``LEASE_SCRIPT``."""
+    if events.subscribers:
+        reports.report_lease(answer)
     tasks, next_due, has_more, missing, must_promote, resume_at_list = answer
     loaded, unreadable = [], []
     for task in tasks:

@@ -76,6 +76,7 @@ __all__ = [
     "load_json",
     "load_script",
     "local_path",
+    "login",
     "network_of",
     "outside",
     "proxies",

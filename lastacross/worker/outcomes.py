@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from lastacross import logs
+from lastacross import events, logs
 from lastacross.broker import Broker, Leased, next_delay_seconds
 from lastacross.clock import SYSTEM
 from lastacross.config import RetryParameters
@@ -125,6 +125,13 @@ class OutcomeRecorder:
 
     def _record_failure(self, outcome: Outcome) -> str:
         """Record a failed attempt; returns how it ended for the metrics."""
+        if not events.subscribers:
+            return self._end_failed(outcome)
+        attempt = events.Attempt(outcome.task.attempt, outcome.reason[:MAX_REASON_CHARACTERS], outcome.error)
+        with events.ending(attempt):
+            return self._end_failed(outcome)
+
+    def _end_failed(self, outcome: Outcome) -> str:
         task = outcome.task
         fields: dict[str, Any] = {"queue": task.queue, "task": task.name, "attempt": task.attempt}
         fields["reason"] = outcome.reason

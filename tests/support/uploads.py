@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from lastacross.broker.steps import Broker, Upload
+from lastacross.broker.answers import Upload
+from lastacross.broker.steps import Broker
 from lastacross.store import Store
 
 FIELDS = {
