@@ -1,6 +1,6 @@
-"""The table in which a worker process notes its running tasks, and the report of the process's death.
+"""The table in which a worker process records its running tasks, and the report of the process's death.
 
-This module is light, because the supervisor needs it, which runs no tasks itself.
+This module is light, because the supervisor needs it but runs no tasks itself.
 """
 
 import mmap
@@ -46,8 +46,8 @@ class StartedTable:
     """Records a worker process's lease token and its threads' running tasks in a file that outlives it.
 
     A worker leases more tasks than it runs at the same time. If it is killed, only a started task can be the
-    cause. Reporting every start to Redis would cost a call per task, so each thread notes its task in shared
-    memory instead. The supervisor reads that memory when the process has ended.
+    cause. Reporting every start to Redis would cost a call per task, so each thread records its task in
+    shared memory instead. The supervisor reads that memory when the process has ended.
 
     Args:
         path: the path of the file, which is created or reset here.
@@ -64,7 +64,7 @@ class StartedTable:
             self._page = mmap.mmap(file.fileno(), size)
 
     def note(self, slot: int, entry: str, started_at: float = 0.0, deadline_seconds: float = 0.0) -> None:
-        """Note that this thread is about to start ``entry`` (``<task id>:<lease id>``)."""
+        """Record that this thread is about to start ``entry`` (``<task id>:<lease id>``)."""
         raw = entry.encode()
         if len(raw) > _MAX_ENTRY_BYTES:
             # Our ids are never this long; such an entry would overwrite another thread's slot.
@@ -78,7 +78,7 @@ class StartedTable:
         page[offset : offset + 2] = _LENGTH.pack(len(raw))
 
     def clear(self, slot: int) -> None:
-        """Note that this thread is not running a task."""
+        """Record that this thread is not running a task."""
         offset = _TOKEN_BYTES + slot * _SLOT_BYTES
         self._page[offset : offset + 2] = b"\0\0"
 
@@ -96,7 +96,7 @@ class StartedTable:
 
 
 class Pulse:
-    """A thread that notes once a second that the process's threads get their turns.
+    """A thread that records once a second that the process's threads get their turns.
 
     It neither waits for Redis nor takes a lock, so it stops only if a task does not let go of the interpreter
     or the whole process is stopped.
@@ -108,7 +108,7 @@ class Pulse:
         self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
 
     def start(self) -> None:
-        """Start noting."""
+        """Start the thread."""
         self._thread.start()
 
     @property
