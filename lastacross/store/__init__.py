@@ -5,6 +5,7 @@ Only this package imports ``redis``.
 
 from lastacross.store.keys import (
     ASIDE_PREFIX,
+    AUDIT,
     BATCH_PREFIX,
     BUCKET_PREFIX,
     CACHE_GENERATION,
@@ -89,6 +90,7 @@ from lastacross.store.store import (
 __all__ = [
     "ANSWER_TIMEOUT_SECONDS",
     "ASIDE_PREFIX",
+    "AUDIT",
     "BATCH_PREFIX",
     "BUCKET_PREFIX",
     "CACHE_GENERATION",

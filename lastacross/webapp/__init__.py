@@ -23,6 +23,7 @@ from lastacross.webapp.form_error import FormError
 from lastacross.webapp.handlers import BadInputError, RequestHandler, TaskHandler, local_path
 from lastacross.webapp.json_body import BadJsonError
 from lastacross.webapp.json_body import load as load_json
+from lastacross.webapp.login import signed_in
 from lastacross.webapp.operations import ENDS, Operation, duration, instant
 from lastacross.webapp.request_scope import SERVER_SOFTWARE, current_request
 from lastacross.webapp.script import load_script, serves_itself
@@ -82,4 +83,5 @@ __all__ = [
     "proxies",
     "remember_started",
     "serves_itself",
+    "signed_in",
 ]

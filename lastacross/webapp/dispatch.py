@@ -41,7 +41,8 @@ TASKS_ONLY = (
     "/_ah/channel/disconnected",
 )
 INTERNAL = frozenset({login.Visitor.TASK, login.Visitor.CRON, login.Visitor.SYSTEM})
-ADMINISTRATOR_ONLY = ("/_ah/admin",)
+# The console: viewers may look at it, and only administrators may change things.
+CONSOLE = ("/_ah/admin",)
 ONLY_HTTPS = "This page is served only over HTTPS."
 UNDECLARED_PROXY = (
     "This request came through a proxy that LASTACROSS_TRUSTED_PROXIES does not list, "
@@ -184,6 +185,4 @@ def _refusal_for_reserved(path: str, who: login.Visitor, environ: Environ) -> Re
         return None
     if _is_at(path, TASKS_ONLY) and who not in INTERNAL:
         return Refusal(403, "This address is only for this application's tasks.")
-    if _is_at(path, ADMINISTRATOR_ONLY) and who is not login.Visitor.ADMINISTRATOR:
-        return Refusal(403, login.for_administrator(environ))
-    return None
+    return login.refusal_of_console(who, environ) if _is_at(path, CONSOLE) else None

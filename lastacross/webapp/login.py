@@ -3,6 +3,8 @@
 import enum
 from collections.abc import Mapping
 
+from lastacross import config
+from lastacross.accounts import ADMIN, Person
 from lastacross.config import Handler, Settings
 from lastacross.webapp import administrator, boundary
 from lastacross.webapp.environ import CRON, IS_CROSS_SITE, IS_OUTSIDE, SYSTEM, TASK, Environ, Refusal
@@ -28,6 +30,7 @@ ADMITTED: Mapping[str, frozenset[Visitor]] = {
 }
 
 SIGN_IN = "To sign in, run `lastacross admin link` on this site's machine and open the printed link."
+ONLY_VIEWER = "Your account is a viewer's: it may look at everything here and change nothing."
 LED_HERE = (
     "If you are signed in, a page on another site sent you here, and your sign-in applies only to requests "
     "from this site. Open the address again from the address bar."
@@ -40,12 +43,31 @@ def visitor(environ: Environ, settings: Settings) -> Visitor:
         # The browser's user did not intend this request, whoever the user is.
         return Visitor.ANYBODY
     if environ.get(IS_OUTSIDE):
-        return Visitor.ADMINISTRATOR if is_administrator(environ, settings) else Visitor.ANYBODY
+        person = person_of(environ, settings)
+        if person is None:
+            return Visitor.ANYBODY
+        return Visitor.ADMINISTRATOR if person.is_admin else Visitor.USER
     if environ.get(SYSTEM):
         return Visitor.SYSTEM
     if environ.get(TASK):
         return Visitor.TASK
     return Visitor.CRON if environ.get(CRON) else Visitor.ANYBODY
+
+
+def signed_in(environ: Environ) -> Person | None:
+    """The signed-in person who sent this request; None for anybody else, and for tasks and cron.
+
+    Args:
+        environ: the request's WSGI environ.
+    """
+    return person_of(environ, config.current().settings)
+
+
+def person_of(environ: Environ, settings: Settings) -> Person | None:
+    """The person who sent this request from outside, under these settings; None if nobody has signed in."""
+    if environ.get(IS_CROSS_SITE) or not environ.get(IS_OUTSIDE):
+        return None
+    return Person("administrator", ADMIN, "link") if is_administrator(environ, settings) else None
 
 
 def is_administrator(environ: Environ, settings: Settings) -> bool:
@@ -63,6 +85,15 @@ def for_administrator(environ: Environ) -> str:
     """A message that a page is only for the administrator, with instructions to sign in."""
     hints = [SIGN_IN, LED_HERE] if boundary.comes_from_elsewhere(environ) else [SIGN_IN]
     return " ".join(["This page is only for the administrator.", *hints])
+
+
+def refusal_of_console(who: Visitor, environ: Environ) -> Refusal | None:
+    """The reason why the console does not admit this visitor, or None if it does."""
+    if who is Visitor.ADMINISTRATOR:
+        return None
+    if who is not Visitor.USER:
+        return Refusal(403, for_administrator(environ))
+    return None if environ.get("REQUEST_METHOD") in boundary.SAFE_METHODS else Refusal(403, ONLY_VIEWER)
 
 
 def refusal(handler: Handler, who: Visitor, environ: Environ) -> Refusal | None:
