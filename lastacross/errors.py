@@ -42,6 +42,14 @@ class ApplicationModuleError(Error):
     """Raised when a module of the application cannot be imported, or is not the application's own."""
 
 
+class AccountError(Error):
+    """Raised when an account's name, role or new password does not meet the rules."""
+
+
+class TooManyChecksError(Error):
+    """Raised when other passwords are being checked and no turn came in time."""
+
+
 class BadSignatureError(Error):
     """Raised when a signed value was altered, was signed for another purpose, or is too old."""
 

@@ -1,5 +1,6 @@
-"""Describes a signed-in person. Pure."""
+"""Describes a signed-in person, and says which names a person may have. Pure."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,18 @@ Source = Literal["password", "link", "proxy", "cli"]
 ADMIN: Role = "admin"
 VIEWER: Role = "viewer"
 ROLES: tuple[Role, ...] = (ADMIN, VIEWER)
+
+NAME_RULE = "1 to 100 ASCII letters, digits or characters from . _ - + @, and begins with a letter or digit"
+_NAME = re.compile(r"[a-z0-9][a-z0-9._+@-]{0,99}", re.ASCII)
+
+
+def normalized(name: str) -> str | None:
+    """The name in lower case, in which it is stored and compared; None if no person can have it.
+
+    Only ASCII is allowed, so that no two names look the same.
+    """
+    lower = name.strip().lower()
+    return lower if _NAME.fullmatch(lower) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,23 +1,27 @@
-"""``admin``: signs in a site's administrator."""
+"""``admin``: decides who may sign in, and signs in a site's administrator."""
 
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import click
 
-from lastacross import store
-from lastacross.cli.base import cli, takes_app
-from lastacross.cli.connecting import asking_redis
+from lastacross import accounts, store
+from lastacross.cli.base import cli, complain, takes_app
+from lastacross.cli.connecting import asking_redis, record, using_datastore
+from lastacross.cli.showing import instant, print_json, print_table
 from lastacross.config import Config, read_secret_key
-from lastacross.errors import ConfigError
+from lastacross.errors import AccountError, ConfigError
 from lastacross.processes import dev
 from lastacross.webapp import administrator, boundary
+
+_MAX_LINE_CHARACTERS = 10_000
 
 
 @cli.group("admin")
 def _admin() -> None:
-    """Become the administrator."""
+    """Decide who may sign in, or become the administrator."""
 
 
 class _SiteUrl(click.ParamType[str]):
@@ -77,3 +81,70 @@ def _secret_key(configuration: Config) -> str:
     if not key:
         raise ConfigError("SECRET_KEY is not set: run this command with the site's SECRET_KEY and REDIS_URL")
     return key
+
+
+@_admin.command(
+    "set-password",
+    epilog="""\b
+Examples:
+  lastacross admin set-password anna
+  pass show site/ben | lastacross admin set-password ben --role viewer""",
+)
+@click.argument("name", metavar="NAME")
+@click.option(
+    "--role",
+    type=click.Choice(accounts.ROLES),
+    help="admin may change things, viewer only looks; by default the account's present role, or admin.",
+)
+@takes_app
+def _set_password(root: Path, name: str, role: accounts.Role | None) -> None:
+    """Let a person sign in at /_ah/signin with a password, or change the person's password or role.
+
+    The password is asked for twice, or read from standard input as one line; it needs at least 12 characters.
+    A new password ends the account's sessions within five seconds.
+    """
+    with using_datastore(root):
+        given = accounts.set_password(name, _new_password(), role)
+        record("account.set_password", [name.strip().lower()])
+    click.echo(f"{name.strip().lower()} may now sign in as {'an admin' if given == 'admin' else 'a viewer'}")
+
+
+def _new_password() -> str:
+    """The password that the user types twice, or the first line of standard input."""
+    if sys.stdin.isatty():
+        return str(click.prompt("Password", hide_input=True, confirmation_prompt="The same again", err=True))
+    line = sys.stdin.readline(_MAX_LINE_CHARACTERS)
+    if not line.strip("\r\n"):
+        raise AccountError("there is no password on standard input; write it as one line")
+    return line.rstrip("\r\n")
+
+
+@_admin.command("list", epilog="Example: lastacross admin list --json")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@takes_app
+def _list(root: Path, as_json: bool) -> None:
+    """Show the people who may sign in with a password."""
+    with using_datastore(root):
+        rows = [(each.name, each.role, instant(each.changed_at)) for each in accounts.list_all()]
+    if as_json:
+        print_json([{"name": name, "role": role, "password_set": at} for name, role, at in rows])
+    elif rows:
+        print_table(("NAME", "ROLE", "PASSWORD SET"), rows)
+    else:
+        click.echo(
+            "nobody can sign in with a password; add somebody with `lastacross admin set-password NAME`"
+        )
+
+
+@_admin.command("remove", epilog="Example: lastacross admin remove ben")
+@click.argument("name", metavar="NAME")
+@takes_app
+def _remove(root: Path, name: str) -> int:
+    """Remove a person's account, which ends its sessions within five seconds."""
+    with using_datastore(root):
+        if not accounts.remove(name):
+            complain(f"there is no account {name!r}; `lastacross admin list` shows the names")
+            return 1
+        record("account.remove", [name.strip().lower()])
+    click.echo(f"{name.strip().lower()} can no longer sign in")
+    return 0

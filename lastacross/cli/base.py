@@ -48,7 +48,7 @@ class _Root(click.Group):
 
 # Command → the first sentence of its help; None hides it. A test compares this with the commands' own help.
 HELP: Mapping[str, str | None] = {
-    "admin": "Become the administrator.",
+    "admin": "Decide who may sign in, or become the administrator.",
     "announce": None,
     "config": "Check or show the configuration.",
     "cron": "Show the jobs of cron.yaml and their runs, or run a job now.",
@@ -94,6 +94,7 @@ Examples:
   lastacross worker --processes 4         workers only
   lastacross worker --service counter     the workers of a backend
   lastacross admin link                   sign in as the administrator
+  lastacross admin set-password anna      let Anna sign in with a password
   lastacross queues list                  show the state of all queues
   lastacross config check                 check the YAML files and the environment""",
 )

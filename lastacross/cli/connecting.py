@@ -4,10 +4,12 @@ import contextlib
 import dataclasses
 import importlib
 import os
-from collections.abc import Iterator
+import pwd
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lastacross import config, logs, store
+from lastacross.cli.base import complain
 from lastacross.config import Config, Settings
 from lastacross.errors import StoreUnavailableError
 
@@ -41,6 +43,45 @@ def asking_redis(root: Path) -> Iterator[Config]:
     config.use(configuration)
     with _connected(settings):
         yield configuration
+
+
+@contextlib.contextmanager
+def using_datastore(root: Path) -> Iterator[Config]:
+    """The configuration for a command that uses the datastore, and Redis only to record what it did."""
+    configuration = config.load(root, os.environ, needs_secret_key=False)
+    settings = _with_running_redis(configuration.settings)
+    configuration = dataclasses.replace(configuration, settings=settings)
+    config.use(configuration)
+    _log_little(settings)
+    try:
+        yield configuration
+    finally:
+        store.use(None)
+
+
+def record(action: str, ids: Sequence[str]) -> None:
+    """Record in the audit log that this command's user did something.
+
+    The command has done its work by then, so an error is only printed.
+
+    Args:
+        action: the kind of action, such as ``queue.pause``.
+        ids: what it was done to.
+    """
+    accounts = importlib.import_module("lastacross.accounts")
+    audit = importlib.import_module("lastacross.audit")
+    try:
+        audit.record(store.current(), accounts.Person(_user(), accounts.ADMIN, "cli"), action, ids)
+    except StoreUnavailableError as error:
+        complain(f"done, but not recorded in the audit log: {error}")
+
+
+def _user() -> str:
+    """The operating system's name for this process's user, whatever the environment says."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import click
 
 from lastacross import cronruns, store
 from lastacross.cli.base import cli, takes_app
-from lastacross.cli.connecting import asking_redis, configured, settings_of
+from lastacross.cli.connecting import asking_redis, configured, record, settings_of
 from lastacross.cli.showing import instant, print_json, print_table
 from lastacross.clock import SYSTEM, utc
 from lastacross.config import CronEntry
@@ -149,6 +149,7 @@ def _run(root: Path, name: str, as_json: bool) -> None:
     """Run a job now, regardless of its schedule; this is refused while the job is running."""
     with asking_redis(root):
         task = cronruns.model.run_by_hand(name, store.current().now())
+        record("cron.run", [name])
     if as_json:
         print_json({"name": name, "task": task})
     else:

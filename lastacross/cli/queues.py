@@ -10,7 +10,7 @@ import click
 from lastacross import store
 from lastacross.broker import Broker, KnownQueue, Listing, queue_directory
 from lastacross.cli.base import cli, complain, takes_app
-from lastacross.cli.connecting import asking_redis, listing
+from lastacross.cli.connecting import asking_redis, listing, record
 from lastacross.cli.showing import instant, print_json, print_table
 from lastacross.errors import UnknownQueueError
 
@@ -144,6 +144,7 @@ def _set_paused(root: Path, names: tuple[str, ...], *, is_paused: bool, as_json:
                 queue.pause()
             else:
                 queue.resume()
+        record("queue.pause" if is_paused else "queue.resume", names)
     if as_json:
         print_json([{"name": name, "is_paused": is_paused} for name in names])
         return
@@ -168,6 +169,7 @@ def _purge(root: Path, name: str, is_sure: bool, as_json: bool) -> int:
             complain(f"queue {name} was not purged; use --yes to purge it without confirmation")
             return 1
         queue.purge()
+        record("queue.purge", [name])
     if as_json:
         print_json({"name": name, "tasks": tasks})
     else:

@@ -10,7 +10,7 @@ import click
 from lastacross import store
 from lastacross.broker import STATES, ListedTask, Listing, WholeTask
 from lastacross.cli.base import cli, complain, takes_app
-from lastacross.cli.connecting import asking_redis, listing
+from lastacross.cli.connecting import asking_redis, listing, record
 from lastacross.cli.queues import existing, require_existing, taskqueue
 from lastacross.cli.showing import instant, print_json, print_table, printable
 from lastacross.errors import InvalidTaskError
@@ -124,6 +124,7 @@ def _run(root: Path, queue: str, name: str, as_json: bool) -> None:
     """
     with asking_redis(root):
         existing(queue).run_now(name)
+        _record("task.run", queue, [name])
     _tell(queue, [name], "will run as soon as a worker is free", as_json)
 
 
@@ -137,7 +138,8 @@ def _delete(root: Path, queue: str, names: tuple[str, ...], as_json: bool) -> in
     with asking_redis(root):
         deleted = [taskqueue().Task(name=name) for name in names]
         existing(queue).delete_tasks(deleted)
-    done = [name for name, task in zip(names, deleted, strict=True) if task.was_deleted]
+        done = [name for name, task in zip(names, deleted, strict=True) if task.was_deleted]
+        _record("task.delete", queue, done)
     _tell(queue, done, "was deleted", as_json)
     return _missed(queue, set(names) - set(done), "task")
 
@@ -164,9 +166,15 @@ def _retry(root: Path, queue: str, names: tuple[str, ...], is_all: bool, as_json
             dead = listing.tasks(queue, ["dead"], max(1, listing.count_dead(queue)))
             names = tuple(task.name for task in dead)
         found = opened.retry_dead(names)
-    done = [name for name, was_dead in zip(names, found, strict=True) if was_dead]
+        done = [name for name, was_dead in zip(names, found, strict=True) if was_dead]
+        _record("task.retry", queue, done)
     _tell(queue, done, "will be retried", as_json)
     return 0 if is_all else _missed(queue, set(names) - set(done), "dead letter")
+
+
+def _record(action: str, queue: str, names: list[str]) -> None:
+    if names:
+        record(action, [f"{queue}/{name}" for name in names])
 
 
 def _tell(queue: str, names: list[str], what: str, as_json: bool) -> None:

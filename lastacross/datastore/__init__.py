@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lastacross.datastore.quick import read_quickly
     from lastacross.datastore.tables import (
         OPEN_STATUSES,
+        Account,
         CronJob,
         CronRun,
         DeferredPayload,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "OPEN_STATUSES",
+    "Account",
     "CronJob",
     "CronRun",
     "DatastoreError",
@@ -90,6 +92,7 @@ _HOMES = {
     "quick": ("read_quickly",),
     "tables": (
         "OPEN_STATUSES",
+        "Account",
         "CronJob",
         "CronRun",
         "DeferredPayload",

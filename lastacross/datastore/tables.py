@@ -172,6 +172,24 @@ class LongTaskUsage(EngineModel):
     """The sum of the column of this name over all long tasks."""
 
 
+class Account(EngineModel):
+    """A person who may sign in with a password. Times are in seconds since the epoch."""
+
+    __tablename__ = "lastacross_account"
+
+    name: Mapped[str] = mapped_column(sqlalchemy.String(100), primary_key=True)
+    """In lower case."""
+    role: Mapped[str] = mapped_column(sqlalchemy.String(10))
+    """``admin`` or ``viewer``."""
+    password_hash: Mapped[str] = mapped_column(sqlalchemy.String(255))
+    """In the PHC string format, with the algorithm's parameters and the salt."""
+    session_key: Mapped[str] = mapped_column(sqlalchemy.String(22))
+    """128 random bits, which a session repeats; a new password changes them and so ends the sessions."""
+    created_at: Mapped[float] = mapped_column(sqlalchemy.Double)
+    changed_at: Mapped[float] = mapped_column(sqlalchemy.Double)
+    """When the password was set."""
+
+
 class CronJob(EngineModel):
     """A deployed job from cron.yaml, with its next due time and its current run.
 
