@@ -41,6 +41,7 @@ def check(
     is_counted: bool = True,
     cost: int = 1,
     is_share: bool = False,
+    client: str | None = None,
 ) -> float | None:
     """Count a start if the limit allows the client another one.
 
@@ -57,6 +58,7 @@ def check(
         cost: the number of starts to count, which must not exceed the limit's own amount.
         is_share: whether the limit only divides a shared resource between networks. Such a limit does not
             apply if all visitors may come from one network (``clients.own_network_of``).
+        client: what the limit is for instead of the client's network, such as the name of an account.
 
     Returns:
         None if the client may start; otherwise the seconds to wait.
@@ -68,7 +70,7 @@ def check(
         return None
     if is_share and not clients.own_network_of(environ):
         return None
-    client = clients.network_of(environ) or _SITE
+    client = client or clients.network_of(environ) or _SITE
     limiter, rates = _current(), rates_of(limit)
     # Check all rates before counting, so that one rate's refusal does not use up another rate.
     turns = (False, True) if is_counted and len(rates) > 1 else (is_counted,)

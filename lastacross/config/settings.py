@@ -162,6 +162,9 @@ VARIABLES = (
     Variable("LASTACROSS_SERVICES", "services", variables.services, show=_show_services),
     Variable("LASTACROSS_ALLOWED_HOSTS", "allowed_hosts", variables.allowed_hosts, show=",".join),
     Variable("LASTACROSS_TRUSTED_PROXIES", "trusted_proxies", variables.networks, show=_show_networks),
+    Variable("LASTACROSS_USER_HEADER", "user_header", variables.user_header),
+    Variable("LASTACROSS_ADMINS", "admins", variables.users, show=",".join),
+    Variable("LASTACROSS_VIEWERS", "viewers", variables.users_or_all, show=",".join),
     Variable("LASTACROSS_FETCH_PRIVATE_HOSTS", "fetch_private_hosts", variables.fetch_hosts, show=",".join),
     Variable("LASTACROSS_TOMBSTONE_SECONDS", "tombstone_seconds", _between(1, 31_536_000)),
     Variable(
@@ -248,6 +251,7 @@ class Environment:
         self.values.setdefault("database_url", f"sqlite:///{data_dir}/lastacross.db")
         self.values.setdefault("allowed_hosts", LOOPBACK_HOSTS if is_dev else ("*",))
         self._check_streams()
+        self._check_user_header()
         self._note_default_service()
         self._suspect_misspellings()
 
@@ -263,6 +267,15 @@ class Environment:
                     "LASTACROSS_WEB_THREADS; leave some for other requests"
                 )
             )
+
+    def _check_user_header(self) -> None:
+        if self.values.get("user_header") and not self.values.get("trusted_proxies"):
+            remark = "has no effect without LASTACROSS_TRUSTED_PROXIES, the addresses that may send it"
+            self.mistakes.append(ConfigError(f"LASTACROSS_USER_HEADER {remark}"))
+        for name in ("admins", "viewers"):
+            if self.values.get(name) and not self.values.get("user_header"):
+                remark = "has no effect without LASTACROSS_USER_HEADER, the header that names the user"
+                self.notices.append(f"LASTACROSS_{name.upper()} {remark}")
 
     def _note_default_service(self) -> None:
         if DEFAULT_SERVICE in self.values.get("services", ()):

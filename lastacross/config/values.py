@@ -242,6 +242,8 @@ class Settings:
     machine's loopback names. Otherwise any name is allowed, and a warning appears at each start and in
     ``config check``.
     ``trusted_proxies`` are the networks of the proxies whose headers about the client are trusted.
+    ``user_header`` is the header in which such a proxy names the signed-in user; '' means none. ``admins``
+    and ``viewers`` are the users who may open private pages, in lower case (``*`` in ``viewers``: everybody).
     ``max_form_bytes`` limits JSON bodies and forms without their files. ``max_form_fields`` limits a form's
     fields and a URL's query parameters.
     ``fetch_private_hosts`` are the hosts in private networks, written as ``host`` or ``host:port``, from
@@ -287,6 +289,9 @@ class Settings:
     fetch_private_hosts: tuple[str, ...] = ()
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     metrics_token: str = field(default="", repr=False)
+    user_header: str = ""
+    admins: tuple[str, ...] = ()
+    viewers: tuple[str, ...] = ()
 
     @property
     def server_software(self) -> str:

@@ -20,6 +20,16 @@ _KEY_PREFIX = re.compile(r"[A-Za-z0-9_.:{}-]{1,100}", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9_.:%\[\]-]{1,255}", re.ASCII)
 _ALLOWED_HOST = re.compile(r"\*|(\*?\.)?[a-z0-9_.-]{1,253}|\[?[0-9a-f:.]+\]?", re.ASCII)
 _FETCH_HOST = re.compile(r"([a-z0-9_.-]{1,253}|\[[0-9a-f:.]+\])(:(?P<port>\d{1,5}))?", re.ASCII)
+_HEADER = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,99}", re.ASCII)
+# These headers say something else, which clients may choose.
+_OTHER_HEADERS = frozenset(
+    {
+        *("host", "cookie", "origin", "referer", "user-agent", "accept", "content-type", "content-length"),
+        *("authorization", "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"),
+        *("x-forwarded-port", "x-real-ip", "x-client-ip", "client-ip", "true-client-ip", "cf-connecting-ip"),
+        *("sec-fetch-site", "sec-fetch-mode", "sec-fetch-dest", "x-request-id", "accept-language"),
+    }
+)
 _PLAIN_SERVICE = re.compile(r"(?!-)[a-z0-9-]{1,100}", re.ASCII)
 
 
@@ -208,6 +218,29 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
             f"contains {text!r}, which matches every address; list only the proxies' addresses"
         )
     return network
+
+
+def user_header(text: str) -> str:
+    """Check the name of the header in which a proxy names the user, such as ``X-Forwarded-Email``."""
+    name = text.strip()
+    if not _HEADER.fullmatch(name):
+        raise UnusableError("is not the name of a header, such as X-Forwarded-Email")
+    if name.lower() in _OTHER_HEADERS or name.lower().startswith(("x-appengine-", "x-google-")):
+        raise UnusableError("is a header with another meaning", "X-Forwarded-Email")
+    return name
+
+
+def users(text: str) -> tuple[str, ...]:
+    """Parse comma-separated names of users, whose case does not matter."""
+    names = users_or_all(text)
+    if "*" in names:
+        raise UnusableError("contains '*': name each administrator")
+    return names
+
+
+def users_or_all(text: str) -> tuple[str, ...]:
+    """Parse comma-separated names of users; ``*`` is everybody."""
+    return tuple(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
 
 
 def switch(text: str) -> bool:

@@ -1,6 +1,7 @@
 """Loads a folder's application, together with the engine's own URLs, as two WSGI callables."""
 
 import functools
+import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -10,7 +11,7 @@ from lastacross import config, datastore, deferred, webapp
 from lastacross.channel import web
 from lastacross.config import Config
 from lastacross.processes import metrics_page
-from lastacross.webapp import SERVER_SOFTWARE, Body, Environ, Start, Wsgi, error_pages, health
+from lastacross.webapp import SERVER_SOFTWARE, Body, Environ, Start, Wsgi, error_pages, health, login
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,14 @@ def _builtins() -> Mapping[str, Wsgi]:
         deferred.DEFAULT_URL: deferred.handle,
         "/_ah/channel/jsapi": web.jsapi,
         "/_ah/channel/stream": web.stream,
+        login.SIGN_IN_PATH: _sign_in,
     }
+
+
+def _sign_in(environ: Environ, start_response: Start) -> Body:
+    """Serve the sign-in page, whose libraries are imported at its first use."""
+    serve: Wsgi = importlib.import_module("lastacross.signin").serve
+    return serve(environ, start_response)
 
 
 def _ok(environ: Environ, start_response: Start) -> Body:

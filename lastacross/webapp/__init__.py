@@ -83,5 +83,7 @@ __all__ = [
     "proxies",
     "remember_started",
     "serves_itself",
+    "sessions",
     "signed_in",
+    "templating",
 ]

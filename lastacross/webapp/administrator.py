@@ -112,14 +112,29 @@ def sign_out(environ: Environ, secret_key: str) -> bool:
         StoreUnavailableError: Redis cannot record the sign-out, so a copy of the cookie stays valid until it
             expires.
     """
-    was_signed_in = False
-    for sign_in in _sign_ins(environ, secret_key):
-        with store.translated_errors():
-            key = _key(SIGN_OUT_PREFIX, sign_in)
-            is_new = store.current().redis.set(key, b"1", ex=COOKIE_SECONDS, nx=True)
-        was_signed_in = was_signed_in or bool(is_new)
-        _signed_out.forget(sign_in)
-    return was_signed_in
+    ended = [end_sign_in(sign_in, COOKIE_SECONDS) for sign_in in _sign_ins(environ, secret_key)]
+    return any(ended)
+
+
+def end_sign_in(sign_in: str, seconds: int) -> bool:
+    """Invalidate the cookies of one sign-in; returns whether they were valid.
+
+    Args:
+        sign_in: the sign-in's id.
+        seconds: how long a cookie is good at most.
+
+    Raises:
+        StoreUnavailableError: as for ``sign_out``.
+    """
+    with store.translated_errors():
+        is_new = store.current().redis.set(_key(SIGN_OUT_PREFIX, sign_in), b"1", ex=seconds, nx=True)
+    _signed_out.forget(sign_in)
+    return bool(is_new)
+
+
+def is_signed_out(sign_in: str) -> bool:
+    """Whether this sign-in has ended, as far as this process knew within the last five seconds."""
+    return _signed_out.has(sign_in)
 
 
 def _sign_ins(environ: Environ, secret_key: str) -> list[str]:

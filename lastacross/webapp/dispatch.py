@@ -109,7 +109,7 @@ class Dispatcher:
         """Serve one request."""
         path = path_of(environ)
         who = login.visitor(environ, self._settings)
-        refusal = _refusal_for_reserved(path, who, environ)
+        refusal = self._refusal_for_reserved(path, who, environ)
         if refusal is not None:
             return self._refuse(environ, start_response, refusal)
         target = self._find(path, who)
@@ -146,6 +146,16 @@ class Dispatcher:
         above = [name for name in self._builtins if name.endswith("/") and path.startswith(name)]
         return self._builtins[max(above, key=len)] if above else None
 
+    def _refusal_for_reserved(self, path: str, who: login.Visitor, environ: Environ) -> Refusal | None:
+        """The refusal if this visitor may not request a reserved address, regardless of app.yaml."""
+        if not path.startswith(RESERVED):
+            return None
+        if _is_at(path, TASKS_ONLY) and who not in INTERNAL:
+            return Refusal(403, "This address is only for this application's tasks.")
+        if _is_at(path, CONSOLE):
+            return login.refusal_of_console(who, environ, self._settings)
+        return None
+
     def _redirect(self, handler: Handler, environ: Environ) -> Refusal | None:
         """Redirect to HTTPS if ``secure: always`` requires it, except under ``dev``, which has no HTTPS."""
         wanted = handler.secure == "always" and environ.get(IS_OUTSIDE) and not self._settings.is_dev
@@ -177,12 +187,3 @@ def _first(entries: list[_Entry], path: str) -> _Target | None:
 
 def _is_at(path: str, places: tuple[str, ...]) -> bool:
     return any(path == place or path.startswith(f"{place}/") for place in places)
-
-
-def _refusal_for_reserved(path: str, who: login.Visitor, environ: Environ) -> Refusal | None:
-    """The refusal if this visitor may not request a reserved address, regardless of app.yaml; else None."""
-    if not path.startswith(RESERVED):
-        return None
-    if _is_at(path, TASKS_ONLY) and who not in INTERNAL:
-        return Refusal(403, "This address is only for this application's tasks.")
-    return login.refusal_of_console(who, environ) if _is_at(path, CONSOLE) else None

@@ -38,6 +38,8 @@ IS_OUTSIDE = "lastacross.is_outside"
 # Set if a request has a proxy's headers, but its sender is not listed in LASTACROSS_TRUSTED_PROXIES.
 # REMOTE_ADDR and the scheme are then those of the connecting peer.
 HAS_UNDECLARED_PROXY = "lastacross.has_undeclared_proxy"
+# Set to the user whom a trusted proxy names in the header of LASTACROSS_USER_HEADER.
+PROXY_USER = "lastacross.proxy_user"
 # Set by the boundary if another site's page made a browser send this request and the handler accepts it.
 IS_CROSS_SITE = "lastacross.is_cross_site"
 # Set to the exception that a handler raised, for the log line and the delivery's record.

@@ -1,5 +1,7 @@
 """Finds the client behind proxies: its address, scheme and requested host.
 
+A company's proxy may also name the signed-in user in a header (LASTACROSS_USER_HEADER).
+
 There are two layers. The outermost layer trusts the proxies of LASTACROSS_TRUSTED_PROXIES and drops all
 forwarding headers, so that no inner layer reads them differently; WebOb, for example, takes the left-most
 address, which the client itself wrote. The inner layer, where error pages are available, refuses unreadable
@@ -11,9 +13,12 @@ import itertools
 from collections.abc import Sequence
 
 from lastacross import logs
+from lastacross.accounts import ADMIN, VIEWER, Person
+from lastacross.config import Settings
 from lastacross.webapp import clients, forwarding, request_limits
 from lastacross.webapp.environ import (
     HAS_UNDECLARED_PROXY,
+    PROXY_USER,
     Body,
     Environ,
     Layer,
@@ -42,16 +47,25 @@ REMEDY = (
     "ignored, and all of its visitors share one per-client limit"
 )
 
+MAX_USER_CHARACTERS = 200
+ANYBODY = "*"
+"""In LASTACROSS_VIEWERS: everybody whom the proxy names."""
+
 _UNCLEAR = "lastacross.unclear_forwarding"
 
 _log = logs.get(__name__)
 
 
-def layer(trusted: Sequence[Network]) -> Layer:
+def layer(trusted: Sequence[Network], user_header: str = "") -> Layer:
     """Set REMOTE_ADDR, ``wsgi.url_scheme`` and HTTP_HOST to the values that a trusted proxy states.
 
     Drop such headers from anyone else, set ``HAS_UNDECLARED_PROXY``, and log this once.
+
+    Args:
+        trusted: the proxies' networks.
+        user_header: the name of the header in which a trusted proxy names the signed-in user; '' for none.
     """
+    user_key = f"HTTP_{user_header.upper().replace('-', '_')}" if user_header else ""
 
     def is_trusted(address: Address) -> bool:
         return any(address in network for network in trusted)
@@ -60,6 +74,8 @@ def layer(trusted: Sequence[Network]) -> Layer:
         undeclared = itertools.count()
 
         def corrected(environ: Environ, start_response: Start) -> Body:
+            if user_key in environ:
+                _take_user(environ, user_key, is_trusted)
             given = [key for key in environ if key.startswith(HEADERS)]
             if given:
                 peer = _peer(environ)
@@ -93,6 +109,35 @@ def refuse_unclear(refuse: Refuse) -> Layer:
         return checked
 
     return outer
+
+
+def person_of(environ: Environ, settings: Settings) -> Person | None:
+    """The person whom a trusted proxy names; None without one, and for a user who is not listed."""
+    user = environ.get(PROXY_USER)
+    if user is None:
+        return None
+    if user.lower() in settings.admins:
+        return Person(user, ADMIN, "proxy")
+    is_viewer = user.lower() in settings.viewers or ANYBODY in settings.viewers
+    return Person(user, VIEWER, "proxy") if is_viewer else None
+
+
+def unlisted_user(environ: Environ, settings: Settings) -> str | None:
+    """The user whom a trusted proxy names, if no list has that name."""
+    user: str | None = environ.get(PROXY_USER)
+    return user if user is not None and person_of(environ, settings) is None else None
+
+
+def _take_user(environ: Environ, key: str, is_trusted: forwarding.IsTrusted) -> None:
+    """Believe a trusted proxy's header about the user, and drop it from anybody else."""
+    peer = _peer(environ)
+    if peer is None or not is_trusted(peer):
+        del environ[key]
+        return
+    user = str(environ[key]).strip()
+    # A comma joins two headers of one name, of which the first may be the client's.
+    if user and len(user) <= MAX_USER_CHARACTERS and "," not in user and user.isprintable():
+        environ[PROXY_USER] = user
 
 
 def network_of_peer(trusted: Sequence[Network], peer: object) -> str | None:

@@ -5,14 +5,13 @@ The page contains a form, and its script fills in the part of the address after 
 """
 
 from collections.abc import Mapping
-from http import HTTPStatus
 from urllib.parse import parse_qs
 
 from lastacross import logs
 from lastacross.config import Config
 from lastacross.errors import StoreUnavailableError
-from lastacross.webapp import administrator, error_pages, login, templating
-from lastacross.webapp.environ import Body, Environ, Headers, Refusal, Refuse, Start, Wsgi
+from lastacross.webapp import administrator, error_pages, login, sessions, templating
+from lastacross.webapp.environ import Body, Environ, Refusal, Refuse, Start, Wsgi
 
 SIGN_OUT_PATH = "/_ah/sign-out"
 TEMPLATE = "_ah/sign_in.html"
@@ -51,21 +50,30 @@ class _Pages:
             return self._page(environ, start_response, 403, USED)
         _log.info("administrator.sign_in", address=address)
         cookie = administrator.set_cookie(self._secret_key, administrator.new_cookie(self._secret_key))
-        return _see_other(start_response, "/", cookie)
+        # One browser, one person: a session of an account would otherwise come back at the sign-out.
+        session = sessions.set_cookie(self._secret_key, "", environ, seconds=0)
+        return sessions.see_other(start_response, "/", [session, cookie])
 
     def sign_out(self, environ: Environ, start_response: Start) -> Body:
         """Delete the cookie (POST only)."""
         if environ["REQUEST_METHOD"] != "POST":
             return self._refuse(environ, start_response, Refusal(405, headers=[("Allow", "POST")]))
         address = environ.get("REMOTE_ADDR")
+        had_session = sessions.person_of(environ, self._secret_key) is not None
         try:
-            if administrator.sign_out(environ, self._secret_key):
+            was_signed_in = administrator.sign_out(environ, self._secret_key)
+            if sessions.sign_out(environ, self._secret_key) or was_signed_in:
                 _log.info("administrator.sign_out", address=address)
         except StoreUnavailableError as error:
             # This browser is signed out, but any copy of its cookie still works.
             _log.warning("administrator.sign_out", address=address, error=str(error))
-        cookie = administrator.set_cookie(self._secret_key, "", seconds=0)
-        return _see_other(start_response, administrator.PATH, cookie)
+        gone = [
+            sessions.set_cookie(self._secret_key, "", environ, seconds=0),
+            administrator.set_cookie(self._secret_key, "", seconds=0),
+        ]
+        return sessions.see_other(
+            start_response, login.SIGN_IN_PATH if had_session else administrator.PATH, gone
+        )
 
     def _page(self, environ: Environ, start_response: Start, status: int, problem: str = "") -> Body:
         settings = self._config.settings
@@ -73,9 +81,3 @@ class _Pages:
         page = template.render(problem=problem, is_signed_in=login.is_administrator(environ, settings))
         answer = error_pages.plain(start_response, status, page.encode(), "text/html; charset=utf-8")
         return [] if environ["REQUEST_METHOD"] == "HEAD" else answer
-
-
-def _see_other(start_response: Start, path: str, cookie: tuple[str, str]) -> Body:
-    headers: Headers = [("Location", path), ("Content-Length", "0"), ("Cache-Control", "no-store"), cookie]
-    start_response(f"303 {HTTPStatus(303).phrase}", headers)
-    return []

@@ -49,7 +49,7 @@ def outside(config: Config, application: Scripts, builtins: Mapping[str, Wsgi]) 
     layers: list[Layer] = [
         deliveries.set_apart,
         boundary.take_host_of_target,
-        proxies.layer(settings.trusted_proxies),
+        proxies.layer(settings.trusted_proxies, settings.user_header),
         access_log.give_request_id,
         access_log.log_answers(),
         security_headers.layer,
