@@ -171,6 +171,7 @@ def _page(
         "person": login.recognized(environ, current.settings),
         "path": path,
         "problem": problem.message if problem is not None else "",
+        "is_wrong": problem is not None and problem.message == WRONG,
         "name": name,
         "can_anybody": problem is None or bool(problem.message),
         "may_be_signed_in": login.leads_here_from_elsewhere(environ),
