@@ -53,10 +53,13 @@ def using_datastore(root: Path) -> Iterator[Config]:
     configuration = dataclasses.replace(configuration, settings=settings)
     config.use(configuration)
     _log_little(settings)
+    opened = store.Store(settings.redis_url, patience_seconds=store.PATIENCE_SECONDS)
+    store.use(opened)
     try:
         yield configuration
     finally:
         store.use(None)
+        opened.close()
 
 
 def record(action: str, ids: Sequence[str]) -> None:

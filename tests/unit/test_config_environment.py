@@ -61,6 +61,9 @@ EVERY_VARIABLE = {
     "RQ_KEY_PREFIX": "rq",
     "LASTACROSS_ALLOWED_HOSTS": "Example.com, .example.org",
     "LASTACROSS_TRUSTED_PROXIES": "127.0.0.1, 10.0.0.0/8, [2001:DB8::1], 127.0.0.1",
+    "LASTACROSS_USER_HEADER": "X-Forwarded-Email",
+    "LASTACROSS_ADMINS": "Anna@shop.example",
+    "LASTACROSS_VIEWERS": "ben@shop.example",
     "LASTACROSS_FETCH_PRIVATE_HOSTS": "Feed.local:8081, [::1]",
     "LASTACROSS_TOMBSTONE_SECONDS": "60",
     "LASTACROSS_LEASE_SECONDS": "2.5",
@@ -185,6 +188,12 @@ WRONG = [
     ("LASTACROSS_DEV", "yes", "LASTACROSS_DEV 'yes' must be 0 or 1", "1"),
     ("LASTACROSS_DATA_DIR", "app.yaml", "LASTACROSS_DATA_DIR 'app.yaml' is not a folder", None),
     ("LASTACROSS_DATA_DIR", "a\0b", "is not a folder", None),
+    ("LASTACROSS_USER_HEADER", "X Forwarded", "is not the name of a header", None),
+    ("LASTACROSS_USER_HEADER", "X_Forwarded_Email", "is not the name of a header", None),
+    ("LASTACROSS_USER_HEADER", "Cookie", "is a header with another meaning", "X-Forwarded-Email"),
+    ("LASTACROSS_USER_HEADER", "X-Forwarded-For", "is a header with another meaning", "X-Forwarded-Email"),
+    ("LASTACROSS_USER_HEADER", "X-AppEngine-User", "is a header with another meaning", "X-Forwarded-Email"),
+    ("LASTACROSS_ADMINS", "anna, *", "contains '*': name each administrator", None),
     ("LASTACROSS_TRUSTED_PROXIES", "*", "contains '*', which is neither an address nor a network", None),
     (
         "LASTACROSS_TRUSTED_PROXIES",
@@ -468,3 +477,27 @@ def test_a_mistake_does_not_give_a_secret_away(app_root: Path, name: str, value:
 def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
     """The rest of it stays readable."""
     assert masked_url(url) == shown
+
+
+def test_a_proxys_users_are_named_in_lower_case(app_root: Path) -> None:
+    found = settings(
+        app_root,
+        LASTACROSS_TRUSTED_PROXIES="10.0.0.1",
+        LASTACROSS_USER_HEADER="X-Forwarded-Email",
+        LASTACROSS_ADMINS="Anna@shop.example, ben, anna@shop.example",
+        LASTACROSS_VIEWERS="*",
+    )
+
+    assert found.user_header == "X-Forwarded-Email"
+    assert (found.admins, found.viewers) == (("anna@shop.example", "ben"), ("*",))
+
+
+def test_a_users_header_without_the_proxies_that_may_send_it_is_a_mistake(app_root: Path) -> None:
+    with pytest.raises(ConfigError, match="LASTACROSS_USER_HEADER has no effect without"):
+        settings(app_root, LASTACROSS_USER_HEADER="X-Forwarded-Email")
+
+
+def test_users_without_the_header_that_names_them_are_noticed(app_root: Path) -> None:
+    notices = config.load(app_root, ENVIRON | {"LASTACROSS_ADMINS": "anna"}).notices
+
+    assert [line for line in notices if "LASTACROSS_ADMINS has no effect" in line]
