@@ -105,9 +105,9 @@ def leads_here_from_elsewhere(environ: Environ) -> bool:
 
 
 def is_administrator(environ: Environ, settings: Settings) -> bool:
-    """Whether an administrator sent this request from outside."""
-    person = person_of(environ, settings)
-    return person is not None and person.is_admin
+    """Whether an administrator sent this request, and no other origin's page led here."""
+    person = recognized(environ, settings)
+    return person is not None and person.is_admin and not boundary.comes_from_elsewhere(environ)
 
 
 def for_administrator(environ: Environ) -> str:

@@ -24,6 +24,7 @@ from tests.support.processes import ROOT
 
 OURS = {
     "lastacross_cron_job",
+    "lastacross_account",
     "lastacross_cron_run",
     "lastacross_outbox",
     "lastacross_deferred_payload",
