@@ -96,7 +96,7 @@ FACES = {
 
 # Outside package → the modules (or, with a dot at the end, the packages) that may import it.
 DOORS = {
-    "redis": {"lastacross.store.store"},
+    "redis": {"lastacross.store."},
     "rq": {"lastacross.worker.rq_compat"},
     "ruamel": {"lastacross.config."},
     "time": {"lastacross.clock"},

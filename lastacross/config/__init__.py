@@ -10,6 +10,7 @@ up most of the start of a command that needs only the environment.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from lastacross.config import sentinel_url
 from lastacross.config.process import current, current_settings, use, use_later
 from lastacross.config.settings import describe, read_secret_key, read_settings, warnings
 from lastacross.config.values import (
@@ -67,6 +68,7 @@ __all__ = [
     "read_queues",
     "read_secret_key",
     "read_settings",
+    "sentinel_url",
     "service_of",
     "use",
     "use_later",

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from urllib.parse import SplitResult, urlsplit
 
+from lastacross.config import sentinel_url
 from lastacross.config.diagnostics import UnusableError, likely
 from lastacross.config.units import parse_between, parse_seconds
 
@@ -16,6 +17,7 @@ OWN_KEY_PREFIX = "lastacross"
 FIRST_RQ_WITH_PREFIX = 3
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
+_REDIS_SCHEMES = {"redis", "rediss", "unix", *sentinel_url.SCHEMES}
 _KEY_PREFIX = re.compile(r"[A-Za-z0-9_.:{}-]{1,100}", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9_.:%\[\]-]{1,255}", re.ASCII)
 _ALLOWED_HOST = re.compile(r"\*|(\*?\.)?[a-z0-9_.-]{1,253}|\[?[0-9a-f:.]+\]?", re.ASCII)
@@ -90,13 +92,15 @@ def log_level(text: str) -> str:
 
 
 def redis_url(text: str) -> str:
-    """Check a Redis URL: ``redis://``, ``rediss://`` or ``unix://``."""
+    """Check a Redis URL. ``sentinel_url`` describes those of sentinels."""
     scheme, _, rest = text.partition("://")
-    if scheme not in {"redis", "rediss", "unix"} or not rest:
-        hint = (
-            f"redis://{text}" if "://" not in text and re.fullmatch(r"[\w.-]+(:\d+)?(/\d+)?", text) else None
+    if scheme not in _REDIS_SCHEMES or not rest:
+        raise UnusableError(
+            "does not begin with redis://, rediss://, redis+sentinel://, rediss+sentinel:// or unix://",
+            _likely_redis_url(text, scheme, rest),
         )
-        raise UnusableError("does not begin with redis://, rediss:// or unix://", hint)
+    if sentinel_url.parse(text) is not None:
+        return text
     parts = _split(text)
     if scheme == "unix":
         if not parts.path:
@@ -107,6 +111,14 @@ def redis_url(text: str) -> str:
     if not re.fullmatch(r"/?|/\d{1,5}", parts.path, re.ASCII):
         raise UnusableError("has an invalid database number; write one such as /0")
     return text
+
+
+def _likely_redis_url(text: str, scheme: str, rest: str) -> str | None:
+    if scheme in {"sentinel", "sentinels"} and rest:
+        return f"redis{'s' * (scheme == 'sentinels')}+sentinel://{rest}"
+    if "://" not in text and re.fullmatch(r"[\w.-]+(:\d+)?(/\d+)?", text):
+        return f"redis://{text}"
+    return None
 
 
 def database_url(text: str, root: Path) -> str:

@@ -61,7 +61,7 @@ class Connections:
             connection, used_at = self._free.pop()
         except IndexError:
             return self._pool.get_connection()
-        if clock.SYSTEM.monotonic() - used_at < FRESH_SECONDS:
+        if clock.SYSTEM.monotonic() - used_at < FRESH_SECONDS and not connection.should_reconnect():
             return connection
         self._pool.release(connection)
         return self._pool.get_connection()

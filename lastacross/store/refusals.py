@@ -13,12 +13,41 @@ NOT_REDIS = "does not answer like a Redis server"
 _UNKNOWN = re.compile(r"unknown command [`'\"]?([\w.|-]{1,40})", re.IGNORECASE)
 # A pipeline puts the command and its arguments before the server's words.
 _OF_PIPELINE = " of pipeline caused error: "
+_OF_SCRIPT = re.compile(r"(?:ERR )?Error running script \(call to [^)]*\): .*?-([A-Z]+ .*)", re.DOTALL)
+_DENIED_IN_SCRIPT = "The user executing the script can't"
+_MOVED_KINDS = ("ReadOnlyError", "BusyLoadingError", "MasterDownError")
+_MOVED = ("READONLY", "LOADING", "MASTERDOWN", "UNBLOCKED")
 _SHOWN_CHARACTERS = 120
 
 
 def words_of(text: str) -> str:
-    """The server's words in an error, without those of redis-py about a pipeline."""
-    return text.rpartition(_OF_PIPELINE)[2]
+    """The server's words in an error, without those of redis-py about a pipeline.
+
+    Redis 6.2 puts an error that ended a script behind the script's name and line.
+    """
+    words = text.rpartition(_OF_PIPELINE)[2]
+    found = _OF_SCRIPT.match(words)
+    return found[1] if found else words
+
+
+def is_denied_in_script(text: str) -> bool:
+    """Whether an error says that the user may not run a command, or use a key, of a script."""
+    return _DENIED_IN_SCRIPT in words_of(text)
+
+
+def must_reconnect(kind: str, text: str) -> bool:
+    """Whether an error says that the server has become a replica, is restarting, or has lost its master.
+
+    Args:
+        kind: the name of redis-py's exception.
+        text: its text.
+    """
+    return kind in _MOVED_KINDS or words_of(text).startswith(_MOVED)
+
+
+def lacks_replicas(text: str) -> bool:
+    """Whether a master refuses writes because its replicas have left it, perhaps for a new master."""
+    return words_of(text).startswith("NOREPLICAS")
 
 
 def unknown_command(text: str) -> str | None:
@@ -44,7 +73,7 @@ def reason(kind: str, text: str) -> str:
     if kind.startswith(("Authentication", "Authorization", "ExternalAuth")):
         return "rejects the user or the password in REDIS_URL: correct them there"
     if kind == "NoPermissionError":
-        return "does not permit its user a needed command: give the user in REDIS_URL more permissions"
+        return "does not permit its user a needed command or key: docs/operations.md lists the user's rights"
     if text.startswith("DENIED"):
         return "accepts only clients of its own machine (protected mode): set a password there"
     if "DB index" in text or text == "Invalid Database":
@@ -56,6 +85,19 @@ def reason(kind: str, text: str) -> str:
     return not_redis(text)
 
 
+def of_sentinel(kind: str, text: str) -> str:
+    """Like ``reason``, for a sentinel that refuses a question."""
+    if kind in ("AuthenticationError", "AuthenticationWrongNumberOfArgsError") or text.startswith("NOAUTH"):
+        if "Authentication required" in text:
+            return "requires a password: put it into REDIS_URL as ?sentinel_password=PASSWORD"
+        return (
+            "rejects the user or the password: correct sentinel_username and sentinel_password in REDIS_URL"
+        )
+    if kind == "NoPermissionError":
+        return "does not permit its user the command SENTINEL GET-MASTER-ADDR-BY-NAME"
+    return not_redis(text)
+
+
 def not_redis(text: str) -> str:
     """Why a reply that cannot be understood came, in words that follow the server's address."""
     # A status line, or the page alone if the server takes our command for HTTP 0.9.
@@ -64,6 +106,15 @@ def not_redis(text: str) -> str:
     if r'"\x15" as reply type' in text:
         return f"{NOT_REDIS} but expects TLS: begin REDIS_URL with rediss://"
     return f"{NOT_REDIS}: correct REDIS_URL"
+
+
+def is_sentinel(place: str) -> str:
+    """Why a sentinel cannot be used as a server, in words that follow its address.
+
+    Args:
+        place: the sentinel's host and port.
+    """
+    return f"is a sentinel: write REDIS_URL as redis+sentinel://{place}/NAME/0, with the master's name"
 
 
 def too_old(version: str) -> str | None:

@@ -1,11 +1,12 @@
 """The connection to Redis, which runs each Lua file atomically.
 
-Only this module imports ``redis``.
+Only this package imports ``redis``.
 """
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import redis
@@ -19,12 +20,14 @@ except ImportError:  # redis-py before 7.2
 
 from lastacross import config
 from lastacross.clock import SYSTEM, Clock, ServerClock
+from lastacross.config import sentinel_url
 from lastacross.errors import ConfigError, StoreUnavailableError
 from lastacross.store import refusals
 from lastacross.store.connections import Connections
 from lastacross.store.keys import DAMAGES, KEY_PREFIX, NAMES_IN_SCRIPTS
-from lastacross.store.redis_compat import socket_of
+from lastacross.store.redis_compat import connection_class, socket_of
 from lastacross.store.scripts import Scripts
+from lastacross.store.sentinels import Sentinels, UnusableServerError
 
 Arg = str | bytes | int | float
 
@@ -53,10 +56,7 @@ _DRIVER = DriverInfo() if DriverInfo is not None else None
 # Errors for an unknown script and an error reply, for callers that read a connection's replies themselves.
 NoScriptError = redis.exceptions.NoScriptError
 ResponseError = redis.ResponseError
-
-
-class UnusableServerError(redis.RedisError):
-    """The server cannot be used until somebody changes REDIS_URL or the server, so nothing is tried again."""
+NoPermissionError = redis.exceptions.NoPermissionError
 
 
 _LOST = (
@@ -95,6 +95,9 @@ def translated_errors() -> Iterator[None]:
         if unknown is not None:
             # The server's words repeat the command's arguments.
             raise StoreUnavailableError(f"Redis is not available: it {unknown}") from None
+        if isinstance(error, NoPermissionError) or refusals.is_denied_in_script(str(error)):
+            denied = refusals.reason("NoPermissionError", "")
+            raise StoreUnavailableError(f"Redis is not available: it {denied}") from error
         if refusals.words_of(str(error)).startswith(_REFUSALS):
             words = refusals.words_of(str(error))
             raise StoreUnavailableError(f"Redis does not accept writes: {words}") from error
@@ -111,18 +114,67 @@ class _Wait(threading.local):
 class _Pool(redis.ConnectionPool):
     """redis-py's pool, whose errors say what to change, and whose waits end in time.
 
+    It gives up all of its connections when one of them learns that Redis has moved.
+
     Args:
         patience_seconds: the time for which a connection with its handshake may be silent.
+        watched_by: the sentinels that know the server's address, or None for a server with a fixed one.
+        on_move: called when the connections were given up.
         options: as for redis-py's pool.
     """
 
-    def __init__(self, *, patience_seconds: float | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        patience_seconds: float | None = None,
+        watched_by: sentinel_url.SentinelUrl | None = None,
+        on_move: Callable[[], None],
+        **options: Any,
+    ) -> None:
         self._patience_seconds = patience_seconds
         self.wait = _Wait()
-        super().__init__(**{**options, "redis_connect_func": self._shake_hands})
+        self._on_move = on_move
+        self._all: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._all_lock = threading.Lock()
+        self.sentinels = Sentinels(watched_by, options, self.reconnect_all) if watched_by else None
+        super().__init__(
+            **{
+                **options,
+                "redis_connect_func": self._shake_hands,
+                "on_made": self._keep,
+                "on_error": self._note_error,
+                "find": self.sentinels.find if self.sentinels else None,
+            }
+        )
+
+    def _keep(self, connection: Any) -> None:
+        with self._all_lock:
+            self._all.add(connection)
+
+    def reconnect_all(self) -> None:
+        """Give up every connection: those in use when their calls have ended, all others now."""
+        with self._all_lock:
+            found = list(self._all)
+        for connection in found:
+            connection.mark_for_reconnect()
+        self.disconnect(inuse_connections=False)
+        self._on_move()
+
+    def _note_error(self, error: redis.RedisError) -> None:
+        text = str(error)
+        if refusals.must_reconnect(type(error).__name__, text) or (
+            self.sentinels is not None and refusals.lacks_replicas(text)
+        ):
+            self.reconnect_all()
 
     def check_wait(self) -> None:
-        """Raise redis-py's TimeoutError if this call continues a wait that is over."""
+        """Prepare a call: look for news of the sentinels.
+
+        Raises:
+            redis.TimeoutError: the call continues a wait that is over.
+        """
+        if self.sentinels is not None:
+            self.sentinels.look()
         if self.wait.is_over_until and SYSTEM.monotonic() < self.wait.is_over_until:
             raise redis.TimeoutError(f"{_address(self.connection_kwargs)} did not answer a moment ago")
 
@@ -149,7 +201,8 @@ class _Pool(redis.ConnectionPool):
         place = _address(dict(connection.repr_pieces()))
         try:
             connection.on_connect_check_health(check_health=False)
-            problem = _problem_of(connection)
+            found = _hello(connection)
+            problem = _problem_of(found, place)
         except (redis.TimeoutError, redis.exceptions.BusyLoadingError):
             raise
         except _REFUSED as error:
@@ -161,6 +214,9 @@ class _Pool(redis.ConnectionPool):
             problem = refusals.not_redis(str(error))
         if problem is not None:
             raise UnusableServerError(f"{place} {problem}")
+        if self.sentinels is not None and _text(found, "role") not in {None, "master"}:
+            self.sentinels.doubt()
+            raise redis.ConnectionError(f"{place} is not the master")
         if connected is not None:
             connected.settimeout(connection.socket_timeout)
 
@@ -171,30 +227,45 @@ def _address(known: Mapping[str, Any]) -> str:
     return str(path) if path else f"{known.get('host', 'localhost')}:{known.get('port', 6379)}"
 
 
-def _problem_of(connection: Any) -> str | None:
-    """Why the server of a new connection cannot be used; None if it can."""
+_UNSAID: dict[str, str] = {}
+
+
+def _hello(connection: Any) -> Any:
+    """The server's description of itself; ``_UNSAID`` if the user may not ask for it."""
     found = connection.handshake_metadata
     if found is None:
         # redis-py 7 says hello only if it is told to.
         try:
             connection.send_command("HELLO", check_health=False)
-            answer = connection.read_response()
+            found = connection.read_response()
         except redis.exceptions.NoPermissionError:
-            return None
-        found = dict(zip(answer[::2], answer[1::2], strict=True)) if isinstance(answer, list) else answer
-    if not isinstance(found, dict):
-        return refusals.not_redis("")
-    version = found.get(b"version", found.get("version"))
+            return _UNSAID
+    return dict(zip(found[::2], found[1::2], strict=True)) if isinstance(found, list) else found
+
+
+def _problem_of(found: Any, place: str) -> str | None:
+    """Why a server that describes itself like this cannot be used; None if it can."""
+    if found is _UNSAID:
+        return None
+    version = _text(found, "version")
     if version is None:
         return refusals.not_redis("")
-    return refusals.too_old(version.decode("ascii", "replace") if isinstance(version, bytes) else version)
+    if _text(found, "mode") == "sentinel":
+        return refusals.is_sentinel(place)
+    return refusals.too_old(version)
+
+
+def _text(found: Any, name: str) -> str | None:
+    """A field of a server's description; None if there is none."""
+    value = (found.get(name.encode()) or found.get(name)) if isinstance(found, dict) else None
+    return value.decode("ascii", "replace") if isinstance(value, bytes) else value
 
 
 class Store:
     """One process's connection to Redis.
 
     Args:
-        url: ``redis://…``, ``rediss://…`` or ``unix://…``.
+        url: ``redis://…``, ``rediss://…``, ``redis+sentinel://…``, ``rediss+sentinel://…`` or ``unix://…``.
         clock: a clock to use instead of the Redis server's.
         patience_seconds: how long to wait for a reply, if a person is waiting for this caller.
     """
@@ -214,8 +285,13 @@ class Store:
         if _DRIVER is not None:
             options["driver_info"] = _DRIVER
         try:
+            watched_by = sentinel_url.parse(url)
+            server_url = url if watched_by is None else watched_by.server_url
             self._pool = _Pool.from_url(
-                url,
+                server_url,
+                watched_by=watched_by,
+                on_move=self._set_clock_again,
+                connection_class=connection_class(server_url),
                 patience_seconds=patience_seconds,
                 socket_timeout=patience_seconds or ANSWER_TIMEOUT_SECONDS,
                 socket_connect_timeout=min(
@@ -235,6 +311,10 @@ class Store:
         self._clock_is_set = False
         self._sync_at = 0.0
         self.clock: Clock = clock if clock is not None else cast(Clock, self._server_clock)
+
+    def _set_clock_again(self) -> None:
+        # Another server has another clock.
+        self._sync_at = 0.0
 
     def now(self) -> float:
         """The Redis server's time in seconds since the epoch."""
@@ -364,6 +444,8 @@ class Store:
     def close(self) -> None:
         """Close all connections."""
         self.redis.close()
+        if self._pool.sentinels is not None:
+            self._pool.sentinels.close()
 
 
 # --- the store of this process ------------------------------------------------------------

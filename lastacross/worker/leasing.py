@@ -257,6 +257,9 @@ class MarkerListener:
             raise
 
     def _wait(self, seconds: float, interrupt_fd: int, listen: bool) -> Reply | None:
+        if self._connection is not None and self._connection.should_reconnect():
+            # Redis has moved, and a lease from the server that was left would not hold.
+            self.close()
         if listen and not self._is_asked:
             self._ask()
         sources: list[Any] = [interrupt_fd]

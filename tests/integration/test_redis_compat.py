@@ -3,7 +3,13 @@
 import select
 from importlib.metadata import version
 
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
 from lastacross.store import Store, socket_of
+from lastacross.store.redis_compat import connection_class
 
 # `make test-versions` runs these tests with the first and the last of each.
 VERSIONS = ("7.0.0", "8.1.0")
@@ -11,6 +17,29 @@ VERSIONS = ("7.0.0", "8.1.0")
 
 def test_the_version_is_one_that_was_looked_at() -> None:
     assert version("redis") in VERSIONS
+
+
+@pytest.mark.parametrize("url", ["redis://h", "rediss://h", "unix:///s"])
+def test_our_connections_are_redis_pys_and_look_their_address_up_when_they_connect(url: str) -> None:
+    found = connection_class(url)
+    original = {"rediss": redis.SSLConnection, "unix": redis.UnixDomainSocketConnection}.get(
+        url.partition(":")[0], redis.Connection
+    )
+    asked: list[str] = []
+
+    def find() -> tuple[str, int]:
+        asked.append("found")
+        return "127.0.0.1", 1
+
+    made = found(
+        on_made=lambda connection: None, on_error=lambda error: None, find=find, retry=Retry(NoBackoff(), 1)
+    )
+
+    assert issubclass(found, original)
+    with pytest.raises(redis.ConnectionError):
+        made.connect()
+    # Each try asks again.
+    assert len(asked) == 2
 
 
 def test_a_connections_socket_can_be_waited_for(test_store: Store) -> None:

@@ -213,7 +213,7 @@ def test_the_commands_of_a_user_without_scripts_are_refused_in_one_line(
         code, out, err = command("queues", "list")
 
     assert (code, out, err.count("\n")) == (1, "", 1)
-    assert err.startswith("lastacross: Redis refuses a command: ")
+    assert err.startswith("lastacross: Redis is not available: it does not permit its user a needed command")
 
 
 @pytest.mark.parametrize(
