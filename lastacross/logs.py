@@ -1,4 +1,4 @@
-"""Writes logs with one event per line, as text on a terminal and as JSON otherwise.
+"""Writes logs with one event per line, as coloured text on a terminal and as JSON otherwise.
 
 An event has a name (``task.add``, ``web.request``); everything else is a field. External values are escaped,
 so that they can neither begin a line nor send control codes to a terminal. The configuration's secrets are
@@ -11,19 +11,22 @@ import functools
 import importlib
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, MutableMapping
+from datetime import datetime
 from typing import Any, TextIO
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
-from lastacross import clock
+from lastacross import clock, log_context
 from lastacross.config import Settings
 
 EventDict = MutableMapping[str, Any]
 Processor = Callable[[Any, str, EventDict], Any]
 
 MASK = "***"
+_LEVEL, _DEFAULT = "LASTACROSS_LOG_LEVEL", "default"
 # These libraries log every routine step at level INFO.
 _CHATTY = ("alembic", "rq.worker")
 # C0, DEL, C1 and Unicode's line separators end a line or start an escape sequence. The others are invisible
@@ -31,15 +34,17 @@ _CHATTY = ("alembic", "rq.worker")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 # The prefix of each traceback line on a terminal, so that the line cannot be mistaken for a log line.
 _INDENT = "    | "
-# The maximum size of a record: log collectors truncate longer ones, and no request should fill the disk.
-MAX_RECORD_BYTES = 65_536
+# The maximum size of a record, which is 64 kB with the end of its line. Log collectors truncate longer ones,
+# and no request should fill the disk.
+MAX_RECORD_BYTES = 65_535
 # The numbers of characters to keep of each text; the first number that makes the record fit is used.
 _TEXT_LENGTHS = (16_384, 4_096, 1_024, 256, 64)
 _MAX_ITEMS = 50
 # If a record is still too long, this many other fields are kept, each as text.
 _FEW = 20
 # These fields identify a record, so they are always kept.
-_FIRST = ("ts", "level", "event", "logger", "exception")
+_CONTEXT = ("queue", "task", "attempt", "batch", "request_id")
+_FIRST = ("ts", "level", "event", "logger", *_CONTEXT, "exception")
 
 
 class _Logger:
@@ -73,16 +78,19 @@ def configure(settings: Settings, stream: TextIO | None = None, *, on_demand: bo
 
     Args:
         settings: the level (LASTACROSS_LOG_LEVEL), and the secrets to mask.
-        stream: the output stream; the format is text if it is a terminal, else JSON.
+        stream: the output stream; the format is text if it is a terminal, else JSON. On a terminal, the lines
+            of requests with an answer below 400 are left out unless LASTACROSS_LOG_LEVEL is set.
         on_demand: whether to import structlog only for the first line, for a short process without threads.
     """
     out = stream if stream is not None else sys.stderr
-    render = _as_text if out.isatty() else _as_json
+    render = _Text(is_coloured=_wants_colours()) if out.isatty() else _as_json
     build = functools.partial(_formatter, [_Cleaner(secrets_of(settings)), _Bounded(render)])
     if not on_demand:
         route_to_stdlib()
     handler = logging.StreamHandler(out)
     handler.setFormatter(_OnDemand(build) if on_demand else build())
+    if out.isatty() and settings.sources.get(_LEVEL, _DEFAULT) == _DEFAULT:
+        handler.addFilter(_is_no_routine_request)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())
@@ -92,12 +100,13 @@ def configure(settings: Settings, stream: TextIO | None = None, *, on_demand: bo
 
 
 def secrets_of(settings: Settings) -> list[str]:
-    """Return the values that must not appear in logs: the secret key and the passwords in the two URLs."""
+    """Return the values that must not appear in logs: the secret key and all passwords in the two URLs."""
     found = {settings.secret_key}
     for url in (settings.redis_url, settings.database_url):
-        password = urlsplit(url).password
-        if password:
-            found |= {password, unquote(password)}
+        parts = urlsplit(url)
+        passwords = [value for key, value in parse_qsl(parts.query) if key.endswith("password")]
+        for password in (parts.password, *passwords):
+            found |= {password, unquote(password)} if password else set()
     return sorted(found - {""}, key=len, reverse=True)
 
 
@@ -145,10 +154,17 @@ def _stamp(_logger: Any, _method: str, event: EventDict) -> EventDict:
     return event
 
 
+def _add_context(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    for key, value in log_context.fields().items():
+        event.setdefault(key, value)
+    return event
+
+
 def _shared() -> list[Processor]:
     structlog = _structlog()
     return [
         structlog.contextvars.merge_contextvars,
+        _add_context,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.stdlib.PositionalArgumentsFormatter(),
@@ -242,13 +258,53 @@ def _as_json(_logger: Any, _method: str, event: EventDict) -> str:
     return json.dumps({**first, **event})
 
 
-def _as_text(_logger: Any, _method: str, event: EventDict) -> str:
-    stamp, level, name = event.pop("ts", ""), event.pop("level", ""), event.pop("event", "")
-    trace = event.pop("exception", "")
-    event.pop("logger", None)
-    fields = " ".join(f"{key}={_field(value)}" for key, value in event.items())
-    line = f"{stamp} {level:<8} {name} {fields}".rstrip()
-    return "\n".join([line, *(_INDENT + escape(text) for text in trace.splitlines())])
+# The width of the column with the events' names; most names are shorter.
+_NAME_WIDTH = 22
+_RESET, _DIM, _BOLD, _KEY = "\x1b[0m", "\x1b[2m", "\x1b[1m", "\x1b[36m"
+_LEVEL_COLOURS = {"warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[1;31m", "debug": _DIM}
+
+
+def _wants_colours() -> bool:
+    """Whether the terminal shows colours and nobody has turned them off (https://no-color.org)."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+class _Text:
+    """Renders an event as aligned text for a person, with the local time of day."""
+
+    def __init__(self, *, is_coloured: bool) -> None:
+        self._is_coloured = is_coloured
+
+    def __call__(self, _logger: Any, _method: str, event: EventDict) -> str:
+        stamp, level, name = event.pop("ts", ""), event.pop("level", ""), event.pop("event", "")
+        trace = event.pop("exception", "")
+        event.pop("logger", None)
+        parts = [
+            self._painted(_DIM, _time_of_day(stamp)),
+            self._painted(_LEVEL_COLOURS.get(level, ""), f"{level:<8}"),
+            self._painted(_BOLD, f"{name:<{_NAME_WIDTH}}"),
+            *(f"{self._painted(_KEY, f'{key}=')}{_field(value)}" for key, value in event.items()),
+        ]
+        line = " ".join(parts).rstrip()
+        return "\n".join([line, *(_INDENT + escape(text) for text in trace.splitlines())])
+
+    def _painted(self, colour: str, text: str) -> str:
+        return f"{colour}{text}{_RESET}" if self._is_coloured and colour else text
+
+
+def _time_of_day(stamp: str) -> str:
+    try:
+        at = datetime.fromisoformat(stamp).astimezone()
+    except ValueError:
+        return stamp
+    return at.strftime("%H:%M:%S.") + f"{at.microsecond // 1000:03}"
+
+
+def _is_no_routine_request(record: logging.LogRecord) -> bool:
+    """Whether to show a record on a terminal, where a page with many files would hide everything else."""
+    event: Any = record.msg
+    is_request = isinstance(event, dict) and event.get("event") == "request.answer"
+    return not is_request or event.get("status", 500) >= 400
 
 
 def _field(value: Any) -> str:

@@ -3,6 +3,7 @@
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 
+from lastacross import log_context
 from lastacross.pickled_names import pickled_as
 
 
@@ -67,7 +68,8 @@ class CurrentTask:
         return f"{self.id}-{member}" if member and member != self.name else self.id
 
 
-_current: ContextVar[CurrentTask | None] = ContextVar("lastacross_current_task", default=None)
+# Log records read the same variable.
+_current: ContextVar[CurrentTask | None] = log_context.task_in_progress
 
 
 @pickled_as("lastacross.taskqueue.current")

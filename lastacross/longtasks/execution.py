@@ -4,6 +4,7 @@ If an attempt loses its lease, the next attempt takes over the claim, and the ea
 """
 
 import contextlib
+import contextvars
 import secrets
 import threading
 import traceback
@@ -86,7 +87,8 @@ def run(task_id: str, current: CurrentTask, work: Work) -> int:
     progress.forget(task.id)
     progress.announce(task.id, "running", attempt=task.attempts)
     reporter = progress.Reporter(task)
-    watch = threading.Timer(work.deadline_seconds + STUCK_SECONDS, _note_stuck, (task, current, work))
+    run = contextvars.copy_context().run
+    watch = threading.Timer(work.deadline_seconds + STUCK_SECONDS, run, (_note_stuck, task, current, work))
     watch.daemon = True
     watch.start()
     try:

@@ -3,6 +3,7 @@
 The memcache key is ``longtask_status_<id>``, as in App Engine's example.
 """
 
+import contextvars
 import json
 import math
 import threading
@@ -203,7 +204,7 @@ class Reporter:
             self._send()
         elif self._timer is None and not self._is_closed:
             # The last of many quick reports must appear on the pages even if the next step takes long.
-            self._timer = threading.Timer(seconds, self._send_late)
+            self._timer = threading.Timer(seconds, contextvars.copy_context().run, (self._send_late,))
             self._timer.daemon = True
             self._timer.start()
 

@@ -6,9 +6,7 @@ The line omits the query string, because that is where channel tokens and bookma
 import re
 import secrets
 
-import structlog
-
-from lastacross import logs
+from lastacross import log_context, logs
 from lastacross.clock import SYSTEM, Clock
 from lastacross.webapp.environ import (
     REQUEST_ID,
@@ -34,14 +32,14 @@ def give_request_id(application: Wsgi) -> Wsgi:
     def identified(environ: Environ, start_response: Start) -> Body:
         request_id = choose_request_id(environ.get("HTTP_X_REQUEST_ID"))
         environ[REQUEST_ID] = environ["HTTP_X_REQUEST_ID"] = request_id
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        log_context.web_request_id.set(request_id)
 
         def with_id(_status: str, headers: Headers) -> Headers:
             others = [(name, value) for name, value in headers if name.lower() != REQUEST_ID_HEADER.lower()]
             return [*others, (REQUEST_ID_HEADER, request_id)]
 
         def forget() -> None:
-            structlog.contextvars.unbind_contextvars("request_id")
+            log_context.web_request_id.set("")
 
         return run_and_close(application, environ, intercept(start_response, with_id), forget)
 

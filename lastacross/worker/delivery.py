@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from lastacross import logs
+from lastacross import log_context, logs
 from lastacross.broker import CurrentTask, Leased, delivering, is_reserved, split_task_id
 from lastacross.config import CRON_QUEUE
 from lastacross.errors import DeadlineExceededError
@@ -93,13 +93,13 @@ class Delivery:
             current = current_of(task)
             return self._deadlines.call(seconds, task.entry, lambda: self._attempt(task, current))
         except DeadlineExceededError as error:
-            _log.error("task.deadline", **_seen(task), seconds=seconds)
+            _log.error("task.deadline", **seen(task), seconds=seconds)
             reason = f"DeadlineExceededError: not done after {seconds:g} s"
             return Outcome(task, 500, reason, error=error, handler=_handler_of(current))
         except BaseException as error:
             # This includes SystemExit, so that sys.exit() in a handler ends the attempt but not the runner's
             # thread.
-            _log.exception("task.error", **_seen(task))
+            _log.exception("task.error", **seen(task))
             reason = f"{type(error).__name__}: {error}"
             return Outcome(task, 500, reason, error=error, handler=_handler_of(current))
 
@@ -111,18 +111,19 @@ class Delivery:
                 status, answer = call(task.body), ""
             else:
                 status, answer = self._request(task, current, method, url)
-        reason = current.failure or (f"answered {status}: {answer}" if answer else f"answered {status}")
+        reason = current.failure or f"answered {status}{answer}"
         is_final, error = current.has_failed_for_good, current.error
         return Outcome(task, status, reason, is_final, error=error, handler=current.handler)
 
     def _request(self, task: Leased, current: CurrentTask, method: str, url: str) -> tuple[int, str]:
+        """Make the request; returns its status and what explains a failure."""
         environ = self._environ(task, current, method, url)
-        started: list[str] = []
+        started: list[Any] = []
 
         def start_response(
             status: str, headers: list[tuple[str, str]], exc_info: Any = None
         ) -> Callable[[bytes], object]:
-            started[:] = [status]
+            started[:] = status, headers
             return kept.write
 
         kept = io.BytesIO()
@@ -139,8 +140,11 @@ class Delivery:
             raise RuntimeError("the application never called start_response")
         current.error = environ.get(FAILURE, current.error)
         status = int(started[0].split(" ", 1)[0])
-        is_success = 200 <= status <= 299
-        return status, "" if is_success else kept.getvalue()[:KEPT_RESPONSE_BYTES].decode("utf-8", "replace")
+        if 200 <= status <= 299:
+            return status, ""
+        text = kept.getvalue()[:KEPT_RESPONSE_BYTES].decode("utf-8", "replace")
+        places = (value for name, value in started[1] if name.lower() == "location")
+        return status, explained(status, next(places, None), text)
 
     def _environ(self, task: Leased, current: CurrentTask, method: str, url: str) -> dict[str, Any]:
         path, _, query = url.partition("?")
@@ -183,8 +187,27 @@ def _handler_of(current: CurrentTask | None) -> str:
     return "" if current is None else current.handler
 
 
-def _seen(task: Leased) -> dict[str, Any]:
-    return {"queue": task.queue, "task": task.name, "attempt": task.attempt}
+def explained(status: int, location: str | None, text: str) -> str:
+    """The part of a failure's reason that follows the status.
+
+    Args:
+        status: the HTTP status, which is not a success.
+        location: the Location header, or None.
+        text: the beginning of the body.
+    """
+    place = ""
+    if 300 <= status <= 399 and location is not None:
+        place = f" (to {location[:KEPT_RESPONSE_BYTES]}; redirects are not followed)"
+    return f"{place}: {text}" if text else place
+
+
+def seen(task: Leased) -> dict[str, Any]:
+    """The fields of log records about this attempt that are made outside of its delivery."""
+    try:
+        return log_context.fields_of(current_of(task))
+    except ValueError:
+        # The record is damaged.
+        return {"queue": task.queue, "task": task.name, "attempt": task.attempt}
 
 
 def _decoded(path: str) -> str:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from lastacross import events, logs
 from lastacross.broker import Broker, Leased, next_delay_seconds
@@ -10,7 +10,7 @@ from lastacross.clock import SYSTEM
 from lastacross.config import RetryParameters
 from lastacross.errors import StoreUnavailableError
 from lastacross.metrics import Attempt
-from lastacross.worker.delivery import Outcome
+from lastacross.worker.delivery import Outcome, seen
 from lastacross.worker.isolation import Crashed, Stuck
 
 DEFAULT_RETRY = RetryParameters()
@@ -133,8 +133,7 @@ class OutcomeRecorder:
 
     def _end_failed(self, outcome: Outcome) -> str:
         task = outcome.task
-        fields: dict[str, Any] = {"queue": task.queue, "task": task.name, "attempt": task.attempt}
-        fields["reason"] = outcome.reason
+        fields = {**seen(task), "reason": outcome.reason}
         if isinstance(outcome, Crashed):
             became = self._broker.crash(task)
             _log.error("task.crash", **fields, outcome=became)

@@ -18,7 +18,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.response import HTTPResponse
 from urllib3.util import make_headers
 
-from lastacross import logs
+from lastacross import log_context, logs
 from lastacross.broker import CurrentTask, Leased
 from lastacross.clock import SYSTEM, Clock
 from lastacross.http_client import LookUpTimeoutError, Resolver, TimedResponse, name_lookup
@@ -29,6 +29,7 @@ from lastacross.worker.delivery import (
     KEPT_RESPONSE_BYTES,
     Outcome,
     current_of,
+    explained,
     request_headers,
 )
 
@@ -160,6 +161,8 @@ class RemoteDelivery:
         found = {key: value.strip(" \t") for key, value in request_headers(task, current).items()}
         headers = dict(server.headers)
         headers.update((_spelled(key), value) for key, value in found.items())
+        # The service's log records then have the same id as this worker's.
+        headers.setdefault("X-Request-Id", log_context.attempt_id(current))
         headers[deliveries.DELIVERY_HEADER] = self._token(task, current, found)
         return _Request(method, server.prefix + url, headers, task.body)
 
@@ -322,10 +325,8 @@ def _outcome(task: Leased, answer: _Answer) -> Outcome:
     is_final = answer.headers.get(FINAL_HEADER) == "1"
     is_success = 200 <= answer.status <= 299
     reason = f"answered {answer.status}"
-    if 300 <= answer.status <= 399 and "Location" in answer.headers:
-        reason += f" (to {answer.headers['Location'][:KEPT_RESPONSE_BYTES]}; redirects are not followed)"
-    if answer.text and not is_success:
-        reason += f": {answer.text}"
+    if not is_success:
+        reason += explained(answer.status, answer.headers.get("Location"), answer.text)
     handler = unquote(answer.headers.get(HANDLER_HEADER, ""))
     return Outcome(task, answer.status, failure or reason, is_final, handler=handler)
 

@@ -11,10 +11,10 @@ import threading
 from collections.abc import Callable, Iterable
 
 from lastacross import logs
-from lastacross.broker import Broker, Leased, readable
+from lastacross.broker import Broker, Leased, delivering, readable
 from lastacross.clock import SYSTEM, Clock
 from lastacross.errors import StoreUnavailableError
-from lastacross.worker.delivery import DEFAULT_DEADLINE_SECONDS, Delivery, Outcome
+from lastacross.worker.delivery import DEFAULT_DEADLINE_SECONDS, Delivery, Outcome, current_of, seen
 from lastacross.worker.isolation import IsolatedProcesses
 from lastacross.worker.remote import RemoteDelivery
 from lastacross.worker.started import StartedTable
@@ -50,7 +50,8 @@ class Attempts:
         if problem is not None:
             return Outcome(task, None, problem, is_final=True, was_reached=False)
         if self._remote is not None and self._remote.serves(task.group):
-            return self._remote.deliver(task)
+            with delivering(current_of(task)):
+                return self._remote.deliver(task)
         return self._delivery.deliver(task)
 
     def make_alone(self, task: Leased) -> Outcome:
@@ -64,7 +65,8 @@ class Attempts:
                 return Outcome(task, None, "its lease was lost before it started")
         except StoreUnavailableError as error:
             _log.warning("worker.redis", error=str(error))
-        return self._isolated.deliver(task)
+        with delivering(current_of(task)):
+            return self._isolated.deliver(task)
 
     def _is_remote(self, task: Leased) -> bool:
         return self._remote is not None and self._remote.serves(task.group)
@@ -267,7 +269,7 @@ def _attempted(deliver: Callable[[Leased], Outcome], task: Leased) -> Outcome:
     try:
         return deliver(task)
     except BaseException as error:
-        _log.exception("task.error", queue=task.queue, task=task.name)
+        _log.exception("task.error", **seen(task))
         return Outcome(task, 500, f"{type(error).__name__}: {error}")
 
 

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 from urllib3.exceptions import ProtocolError
 
+from lastacross import log_context
 from lastacross.broker.record import Leased
 from lastacross.clock import SystemClock
 from lastacross.http_client import LookUpTimeoutError, Resolver, name_lookup
 from lastacross.signing import Signatures
 from lastacross.webapp import deliveries
 from lastacross.worker import remote
-from lastacross.worker.delivery import Outcome
+from lastacross.worker.delivery import Outcome, current_of
 from lastacross.worker.remote import RemoteDelivery
 from tests.support.leased import leased
 from tests.support.processes import wait_until
@@ -132,6 +133,8 @@ def test_a_request_is_the_tasks_with_app_engines_headers(app: RawServer) -> None
     assert request.endswith(b"\r\n\r\n\x00body")
     headers = headers_of(request)
     assert len(headers.pop("X-Lastacross-Delivery")) < 4096
+    # The service's log has the id of the worker's.
+    assert headers.pop("X-Request-Id") == log_context.attempt_id(current_of(sent))
     assert headers == {
         "Host": f"127.0.0.1:{app.port}",
         "Accept-Encoding": "identity",

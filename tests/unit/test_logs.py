@@ -1,8 +1,10 @@
 """Logs: one line an event, nothing forged, nothing secret."""
 
+import dataclasses
 import io
 import json
 import logging
+import re
 import subprocess
 import sys
 import warnings
@@ -20,7 +22,7 @@ CANARY = 'canary "key" \\ é of sixteen'
 SETTINGS = Settings(
     port=1,
     host="127.0.0.1",
-    redis_url="redis://:redis-canary@127.0.0.1/0",
+    redis_url="redis://:redis-canary@127.0.0.1/0?sentinel_password=sentinel%2Dcanary",
     database_url="postgresql://user:sql%2Fcanary@127.0.0.1/db",
     secret_key=CANARY,
     data_dir=Path("var"),
@@ -58,8 +60,9 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture(autouse=True)
-def restored() -> Iterator[None]:
-    """Leave the logging of the test run as it was."""
+def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Leave the logging of the test run as it was, and a terminal without colours."""
+    monkeypatch.setenv("NO_COLOR", "1")
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -100,7 +103,72 @@ def test_a_line_is_text_on_a_terminal() -> None:
     out = Terminal()
     logs.configure(SETTINGS, out)
     logs.get("lastacross.test").warning("task.retry", queue="default", reason="a b", wait=0.5)
-    assert 'warning  task.retry queue=default reason="a b" wait=0.5' in out.getvalue()
+    [line] = out.getvalue().splitlines()
+    assert re.fullmatch(
+        r'\d\d:\d\d:\d\d\.\d{3} warning  task\.retry             queue=default reason="a b" wait=0\.5', line
+    )
+
+
+def test_the_fields_of_a_terminals_lines_stand_below_each_other() -> None:
+    out = Terminal()
+    logs.configure(SETTINGS, out)
+    log = logs.get("lastacross.test")
+    log.info("task.add", queue="default")
+    log.error("request.unavailable", path="/")
+    first, second = out.getvalue().splitlines()
+    assert first.index("queue=") == second.index("path=")
+
+
+COLOURS = re.compile(r"\x1b\[(?:[0-2]|3[136]|1;31)m")
+
+
+@pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_a_terminal_has_colours_unless_they_are_turned_off(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    for name, value in {"NO_COLOR": "", "TERM": "xterm", **variables}.items():
+        monkeypatch.setenv(name, value)
+    out = Terminal()
+    logs.configure(SETTINGS, out)
+    logs.get("lastacross.test").warning("task.retry", queue="default", reason="a b")
+
+    assert bool(COLOURS.search(out.getvalue())) == (not variables)
+    plain = COLOURS.sub("", out.getvalue())
+    assert plain.endswith('warning  task.retry             queue=default reason="a b"\n')
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_value_from_outside_cannot_use_the_colours(monkeypatch: pytest.MonkeyPatch, attack: str) -> None:
+    monkeypatch.setenv("NO_COLOR", "")
+    monkeypatch.setenv("TERM", "xterm")
+    out = Terminal()
+    logs.configure(SETTINGS, out)
+    log = logs.get("lastacross.test")
+    log.info("e", value="harmless")
+    harmless = out.getvalue().count("\x1b")
+    log.info(attack, value=attack)
+    log.info("e", **{"key" + attack: attack})
+
+    assert out.getvalue().count("\x1b") == 3 * harmless
+    assert out.getvalue().count("\n") == 3
+
+
+@pytest.mark.parametrize("kind", [io.StringIO, Terminal])
+@pytest.mark.parametrize("source", ["default", "environment"])
+def test_a_terminal_shows_requests_that_went_well_only_if_a_level_is_set(
+    kind: type[io.StringIO], source: str
+) -> None:
+    out = kind()
+    logs.configure(dataclasses.replace(SETTINGS, sources={"LASTACROSS_LOG_LEVEL": source}), out)
+    log = logs.get("lastacross.test")
+    for status in (200, 304, 404, 500):
+        log.info("request.answer", path=f"/{status}", status=status)
+    log.info("task.add")
+
+    shown = re.findall(r"/(\d{3})", out.getvalue())
+    is_quiet = kind is Terminal and source == "default"
+    assert shown == (["404", "500"] if is_quiet else ["200", "304", "404", "500"])
+    assert "task.add" in out.getvalue()
 
 
 def test_the_standard_librarys_loggers_write_the_same_lines() -> None:
@@ -169,7 +237,7 @@ def test_an_exceptions_text_cannot_begin_a_line(stream: io.StringIO) -> None:
     assert "ValueError" in stream.getvalue()
 
 
-@pytest.mark.parametrize("secret", [CANARY, "redis-canary", "sql%2Fcanary", "sql/canary"])
+@pytest.mark.parametrize("secret", [CANARY, "redis-canary", "sql%2Fcanary", "sql/canary", "sentinel-canary"])
 def test_a_secret_is_masked_wherever_it_turns_up(stream: io.StringIO, secret: str) -> None:
     """In fields, in text and in tracebacks."""
     log = logs.get("lastacross.test")
@@ -221,7 +289,7 @@ def test_a_record_has_64_kb_at_most_and_marks_its_cut(stream: io.StringIO, field
     logs.get("lastacross.test").warning("task.fail", **fields)
 
     line = stream.getvalue()
-    assert len(line.encode()) <= logs.MAX_RECORD_BYTES + 1
+    assert len(line.encode()) <= 65_536
     assert line.count("\n") == 1
     assert " cut]" in line
     assert "task.fail" in line
@@ -244,7 +312,7 @@ def test_a_long_traceback_keeps_both_ends(stream: io.StringIO) -> None:
         logs.get("lastacross.test").exception("task.error", task="t1")
 
     line = stream.getvalue()
-    assert len(line.encode()) <= logs.MAX_RECORD_BYTES + 1
+    assert len(line.encode()) <= 65_536
     assert "Traceback (most recent call last)" in line
     assert "the end" in line
     assert "characters cut]" in line
@@ -260,7 +328,7 @@ def test_a_long_event_of_another_library_is_cut_too() -> None:
 
     found = json.loads(out.getvalue())
     assert found["event"].startswith("lost xxx")
-    assert len(out.getvalue()) <= logs.MAX_RECORD_BYTES + 1
+    assert len(out.getvalue()) <= 65_536
 
 
 @pytest.mark.parametrize("size", [60_000, 65_000])

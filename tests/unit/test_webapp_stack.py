@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-import structlog
 from webob import Request
 
+from lastacross import log_context
 from lastacross.webapp import access_log
 from lastacross.webapp.environ import Body, Environ, Start
 from tests.support import web
@@ -400,7 +400,7 @@ def test_a_request_that_ends_in_an_exception_leaves_no_request_id_behind() -> No
     with pytest.raises(KeyboardInterrupt):
         access_log.give_request_id(ended)({}, cast(Start, None))
 
-    assert "request_id" not in structlog.contextvars.get_contextvars()
+    assert log_context.fields() == {}
 
 
 OPEN_TO_OTHERS = """
