@@ -27,6 +27,7 @@ from lastacross.broker.steps import (
     NewTask,
     lease_result,
     new_token,
+    refuse_new_tasks,
 )
 
 __all__ = [
@@ -69,6 +70,7 @@ __all__ = [
     "queue_directory",
     "readable",
     "record",
+    "refuse_new_tasks",
     "split_task_id",
     "task_id",
 ]

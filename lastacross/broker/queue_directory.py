@@ -29,6 +29,7 @@ from lastacross.config import (
 )
 from lastacross.errors import ConfigError, StoreUnavailableError
 from lastacross.store import (
+    DRAINING,
     QUEUE_NAMES,
     SERVICES,
     UPLOAD,
@@ -56,7 +57,7 @@ _SETTINGS = {
     "dead_letter_seconds": _NUMBER,
     "is_disabled": re.compile("|0|1"),
 }
-_TYPES = {UPLOAD: "hash", QUEUE_NAMES: "set", SERVICES: "set"}
+_TYPES = {UPLOAD: "hash", QUEUE_NAMES: "set", SERVICES: "set", DRAINING: "set"}
 
 _log = logs.get("lastacross.queues")
 
@@ -183,7 +184,7 @@ class KnownQueue:
 
     Its tasks go to the workers of ``group`` unless a task names another service. ``target`` is
     ``[version.]service`` from queue.yaml, or '' if there is none. A disabled queue is missing from the last
-    upload but keeps its tasks.
+    upload but keeps its tasks. A draining queue delivers its tasks but accepts no new ones.
     """
 
     name: str
@@ -192,6 +193,7 @@ class KnownQueue:
     target: str = ""
     retry: RetryParameters | None = None
     is_disabled: bool = False
+    is_draining: bool = False
 
 
 class QueueDirectory:
@@ -287,16 +289,18 @@ class QueueDirectory:
             names = sorted(_texts(redis.smembers(QUEUE_NAMES)))
             with redis.pipeline(transaction=True) as pipeline:
                 pipeline.smembers(SERVICES)
+                pipeline.smembers(DRAINING)
                 for name in names:
                     pipeline.hgetall(settings_key(name))
-                services, *found = pipeline.execute(raise_on_error=False)
-            if isinstance(services, Exception):
-                raise services
+                services, draining, *found = pipeline.execute(raise_on_error=False)
+            for answer in (services, draining):
+                if isinstance(answer, Exception):
+                    raise answer
         self._services = frozenset(_texts(services))
-        self._take(dict(zip(names, found, strict=True)))
+        self._take(dict(zip(names, found, strict=True)), frozenset(_texts(draining)))
         self._stamp = stamp
 
-    def _take(self, found: Mapping[str, Any]) -> None:
+    def _take(self, found: Mapping[str, Any], draining: Collection[str]) -> None:
         groups = {DEFAULT_SERVICE, *self._services}
         damaged, queues = {}, {}
         for name, fields in found.items():
@@ -306,6 +310,8 @@ class QueueDirectory:
                 queues[name] = _stand_in(name)
             elif fields:
                 queues[name] = _load(name, fields)
+            if name in draining and name in queues:
+                queues[name] = dataclasses.replace(queues[name], is_draining=True)
         self._queues, self.damaged = MappingProxyType(queues), MappingProxyType(damaged)
 
 

@@ -1,4 +1,4 @@
-"""``queues``: shows, pauses, resumes and purges queues."""
+"""``queues``: shows, pauses, resumes, drains and purges queues."""
 
 import importlib
 from dataclasses import asdict, dataclass, replace
@@ -70,7 +70,7 @@ def _row(queue: KnownQueue) -> _Row:
     row = _Row(
         queue.name,
         queue.mode,
-        "disabled" if queue.is_disabled else "paused" if is_paused else "running",
+        _state(queue, is_paused=is_paused),
         found.tasks,
         found.leased,
         found.executed_last_minute,
@@ -80,6 +80,14 @@ def _row(queue: KnownQueue) -> _Row:
         queue.target or None,
     )
     return row if found.rate is not None else _of_file(row)
+
+
+def _state(queue: KnownQueue, *, is_paused: bool) -> str:
+    if queue.is_disabled:
+        return "disabled"
+    if is_paused:
+        return "paused"
+    return "draining" if queue.is_draining else "running"
 
 
 def _of_file(row: _Row) -> _Row:
@@ -97,7 +105,7 @@ def _of_file(row: _Row) -> _Row:
 
 @cli.group("queues")
 def _queues() -> None:
-    """Show, pause, resume and purge queues."""
+    """Show, pause, resume, drain and purge queues."""
 
 
 @_queues.command("list", epilog="Example: lastacross queues list --json | jq '.[] | select(.dead > 0).name'")
@@ -150,6 +158,41 @@ def _set_paused(root: Path, names: tuple[str, ...], *, is_paused: bool, as_json:
         return
     for name in names:
         click.echo(f"queue {name} is {'paused' if is_paused else 'resumed'}")
+
+
+@_queues.command("drain", epilog="Example: lastacross queues drain mail")
+@_NAMES
+@_JSON
+@takes_app
+def _drain(root: Path, names: tuple[str, ...], as_json: bool) -> None:
+    """Refuse new tasks; the queues' tasks and their retries are still delivered.
+
+    Code that adds a task to such a queue gets a TransientError that says so, within a second.
+    """
+    _set_draining(root, names, is_draining=True, as_json=as_json)
+
+
+@_queues.command("undrain", epilog="Example: lastacross queues undrain mail")
+@_NAMES
+@_JSON
+@takes_app
+def _undrain(root: Path, names: tuple[str, ...], as_json: bool) -> None:
+    """Accept new tasks again."""
+    _set_draining(root, names, is_draining=False, as_json=as_json)
+
+
+def _set_draining(root: Path, names: tuple[str, ...], *, is_draining: bool, as_json: bool) -> None:
+    with asking_redis(root):
+        for queue in [existing(name) for name in names]:
+            if is_draining:
+                queue.drain()
+            else:
+                queue.undrain()
+    if as_json:
+        print_json([{"name": name, "is_draining": is_draining} for name in names])
+        return
+    for name in names:
+        click.echo(f"queue {name} {'refuses' if is_draining else 'accepts'} new tasks")
 
 
 @_queues.command("purge", epilog="Example: lastacross queues purge mail --yes")

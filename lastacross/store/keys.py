@@ -33,6 +33,7 @@ DEAD_PREFIX = RQ + "failed:"
 SETTINGS_PREFIX = OWN + "queue:"
 UPLOAD = OWN + "upload"
 PAUSED = OWN + "paused"
+DRAINING = OWN + "draining"
 QUEUE_NAMES = OWN + "queues"
 SERVICES = OWN + "services"
 EXECUTED_PREFIX = OWN + "executed:"
@@ -173,6 +174,7 @@ NAMES_IN_SCRIPTS = {
     "DEAD": DEAD_PREFIX,
     "SETTINGS": SETTINGS_PREFIX,
     "PAUSED": PAUSED,
+    "DRAINING": DRAINING,
     "BUCKET": BUCKET_PREFIX,
     "TOMBSTONE": TOMBSTONE_PREFIX,
     "WAKEUP": WAKEUP_PREFIX,

@@ -25,6 +25,7 @@ from lastacross.broker import (
     current_task,
     queue_directory,
     record,
+    refuse_new_tasks,
 )
 from lastacross.errors import (
     BadTaskStateError,
@@ -36,7 +37,15 @@ from lastacross.errors import (
     UnknownBatchError,
 )
 from lastacross.taskqueue.queue import DEFAULT_QUEUE, Queue
-from lastacross.taskqueue.task import Targets, Task, claim_payloads, due_at, existing_queue, record_of
+from lastacross.taskqueue.task import (
+    Targets,
+    Task,
+    accepting_queue,
+    claim_payloads,
+    due_at,
+    existing_queue,
+    record_of,
+)
 
 # Adding tasks in chunks keeps each Redis step short, and bounds the memory for iterables of any length.
 CHUNK = 200
@@ -129,6 +138,8 @@ class Batch:
 
     def __enter__(self) -> "Batch":
         queue = existing_queue(self._queue.name)
+        if queue.is_draining and self._steps().read(self.id) is None:
+            refuse_new_tasks(queue.name)
         if queue.mode == "pull":
             raise InvalidTaskError(
                 f"queue {queue.name!r} is a pull queue, so nothing would run the batch's members"
@@ -182,7 +193,8 @@ class Batch:
                 batch, or a task object has already been added.
             UnknownBatchError: the batch no longer exists.
             TaskAlreadyExistsError, TombstonedTaskError: a task outside this batch has a member's name.
-            TransientError: Redis is unavailable; the caller may fill the batch again.
+            TransientError: Redis is unavailable, or the queue is draining; the caller may fill the batch
+                again.
         """
         if not self._is_open:
             # A member's position is known only inside the `with` block.
@@ -243,6 +255,7 @@ class Batch:
         return entry
 
     def _add_chunk(self, tasks: Sequence[Task]) -> None:
+        accepting_queue(self._queue.name)
         now = self._steps().now()
         targets = self._targets()
         members = [self._member(task, self._size + index, now, targets) for index, task in enumerate(tasks)]

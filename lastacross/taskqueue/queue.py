@@ -39,7 +39,7 @@ def add(
         InvalidTaskError: the task is invalid; the subclasses say why.
         TaskAlreadyExistsError, TombstonedTaskError: the name is in use, or was used recently.
         UnknownQueueError: queue.yaml does not define the queue.
-        TransientError: Redis is unavailable; the call may be retried.
+        TransientError: Redis is unavailable, or the queue is draining; the call may be retried.
     """
     return Queue(queue_name).add(Task(payload, **task_options), transactional=transactional)
 
@@ -95,8 +95,8 @@ class Queue:
             BadTransactionStateError: the call is transactional but not inside a transaction.
             TaskAlreadyExistsError, TombstonedTaskError: the name is in use, or was used recently.
             UnknownQueueError, InvalidQueueModeError: the queue does not exist, or it has the other mode.
-            TransientError: Redis is unavailable, and the tasks may or may not have been added. A retry adds a
-                named task at most once.
+            TransientError: the queue is draining; or Redis is unavailable, and the tasks may or may not have
+                been added. A retry adds a named task at most once.
         """
         tasks = [task] if isinstance(task, Task) else list(task)
         add_tasks(self._name, tasks, transactional=transactional)
@@ -186,6 +186,31 @@ class Queue:
         has_changed = Broker(store.current()).pause(self._name, is_paused)
         if has_changed:
             _log.info("queue.pause" if is_paused else "queue.resume", queue=self._name)
+
+    def drain(self) -> None:
+        """Refuse new tasks with a ``TransientError``, but deliver the queue's tasks and their retries.
+
+        Other processes refuse tasks within a second. Transactional tasks whose transaction has committed are
+        still delivered.
+        """
+        self._set_draining(True)
+
+    def undrain(self) -> None:
+        """Accept new tasks again."""
+        self._set_draining(False)
+
+    def is_draining(self) -> bool:
+        """Whether the queue refuses new tasks."""
+        return self._existing().is_draining
+
+    def _set_draining(self, is_draining: bool) -> None:
+        self._existing()
+        directory = queue_directory.current()
+        directory.require_upload()
+        has_changed = Broker(directory.store).drain(self._name, is_draining)
+        directory.refresh(is_urgent=True)
+        if has_changed:
+            _log.info("queue.drain" if is_draining else "queue.undrain", queue=self._name)
 
     def run_now(self, name: str) -> None:
         """Run a task now, whatever its ETA and its queue's rate, bucket, concurrency limit or pause.

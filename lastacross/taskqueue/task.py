@@ -25,6 +25,7 @@ from lastacross.broker import (
     new_name,
     queue_directory,
     record,
+    refuse_new_tasks,
 )
 from lastacross.config import DEFAULT_SERVICE, Config, service_of
 from lastacross.errors import (
@@ -368,6 +369,19 @@ def existing_queue(name: str) -> KnownQueue:
     return queue
 
 
+def accepting_queue(name: str) -> KnownQueue:
+    """Find the queue with this name, to which tasks are about to be added.
+
+    Raises:
+        UnknownQueueError: queue.yaml does not define the queue.
+        TransientError: the queue is draining, so it accepts no new tasks for now.
+    """
+    queue = existing_queue(name)
+    if queue.is_draining:
+        refuse_new_tasks(name)
+    return queue
+
+
 def check_duplicates(tasks: Sequence[Task]) -> None:
     """Raise DuplicateTaskNameError if two tasks in one request have the same name."""
     names = [task.name for task in tasks if task.name]
@@ -390,7 +404,7 @@ def _checked_request(queue_name: str, tasks: Sequence[Task]) -> KnownQueue:
             raise BadTaskStateError(f"task {task.name!r} has already been added; create a new Task")
     if len(tasks) > 1:
         _check_request(tasks)
-    queue = existing_queue(queue_name)
+    queue = accepting_queue(queue_name)
     if tasks and (tasks[0].method == "PULL") != (queue.mode == "pull"):
         raise InvalidQueueModeError(f"queue {queue_name!r} is a {queue.mode} queue in queue.yaml")
     return queue

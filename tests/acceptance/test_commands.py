@@ -38,7 +38,7 @@ def test_help_lists_the_commands_and_gives_examples(command: Command) -> None:
     [
         *("dev", "web", "worker", "scheduler", "config check", "config show", "db upgrade"),
         "admin link",
-        *("queues list", "queues pause", "queues resume", "queues purge"),
+        *("queues list", "queues pause", "queues resume", "queues drain", "queues undrain", "queues purge"),
         *("tasks list", "tasks show", "tasks run", "tasks delete", "tasks retry"),
     ],
 )

@@ -11,6 +11,7 @@ import pytest
 
 from lastacross import config, store, taskqueue
 from lastacross.broker.steps import Broker
+from lastacross.errors import TransientError
 from lastacross.processes import data_folder, embedded
 from lastacross.store import Store
 from lastacross.taskqueue import Batch, Queue, Task
@@ -109,6 +110,19 @@ def test_pausing_and_resuming(command: Command, opened: Store) -> None:
 
     assert (code, json.loads(out)) == (0, [{"name": "mail", "is_paused": False}])
     assert opened.redis.smembers(store.PAUSED) == set()
+
+
+def test_draining_and_its_end(command: Command, opened: Store) -> None:
+    assert command("queues", "drain", "default") == (0, "queue default refuses new tasks\n", "")
+    rows = json.loads(command("queues", "list", "--json")[1])
+    assert [row["state"] for row in rows if row["name"] in ("default", "mail")] == ["draining", "running"]
+    with pytest.raises(TransientError, match="draining"):
+        taskqueue.add(url="/a")
+
+    code, out, _ = command("queues", "undrain", "default", "--json")
+
+    assert (code, json.loads(out)) == (0, [{"name": "default", "is_draining": False}])
+    assert opened.redis.smembers(store.DRAINING) == set()
 
 
 def test_one_misspelt_name_changes_nothing(command: Command, opened: Store) -> None:
@@ -278,6 +292,8 @@ def test_retry_wants_names_or_all(command: Command, opened: Store, arguments: tu
 EVERY = [
     ("queues", "pause", "{}"),
     ("queues", "resume", "{}"),
+    ("queues", "drain", "{}"),
+    ("queues", "undrain", "{}"),
     ("queues", "purge", "{}", "--yes"),
     ("tasks", "list", "{}"),
     ("tasks", "show", "{}", "a"),
