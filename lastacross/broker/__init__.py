@@ -3,11 +3,28 @@
 docs/lifecycle.md shows the states and steps. Other packages import from this module, not from its submodules.
 """
 
+from lastacross.broker.control import Control, refuse_new_tasks
 from lastacross.broker.current import CurrentTask, current_task, delivering
 from lastacross.broker.headers import Headers, checked_items, is_reserved
 from lastacross.broker.listing import ListedTask, Listing, TaskRecord, WholeTask
 from lastacross.broker.pull import PullSteps, PullTask
 from lastacross.broker.queue_directory import KnownQueue, QueueDirectory
+from lastacross.broker.queue_facts import (
+    Disabled,
+    Draining,
+    LeasedByClients,
+    LimitReached,
+    NextDue,
+    NothingWaiting,
+    NoWorker,
+    Paused,
+    QueueFacts,
+    QueueReader,
+    RateIsZero,
+    Reason,
+    Suspended,
+    WaitsForToken,
+)
 from lastacross.broker.readable import MAX_INSTANT
 from lastacross.broker.record import Leased, Value, new_name, split_task_id, task_id
 from lastacross.broker.retry import backoff_seconds, next_delay_seconds
@@ -27,7 +44,6 @@ from lastacross.broker.steps import (
     NewTask,
     lease_result,
     new_token,
-    refuse_new_tasks,
 )
 
 __all__ = [
@@ -42,20 +58,35 @@ __all__ = [
     "TOMBSTONED",
     "BatchSteps",
     "Broker",
+    "Control",
     "CurrentTask",
+    "Disabled",
+    "Draining",
     "Headers",
     "KnownQueue",
     "LeaseRequest",
     "LeaseResult",
     "Leased",
+    "LeasedByClients",
+    "LimitReached",
     "ListedTask",
     "Listing",
     "NewTask",
+    "NextDue",
+    "NoWorker",
+    "NothingWaiting",
+    "Paused",
     "PullSteps",
     "PullTask",
     "QueueDirectory",
+    "QueueFacts",
+    "QueueReader",
+    "RateIsZero",
+    "Reason",
+    "Suspended",
     "TaskRecord",
     "Value",
+    "WaitsForToken",
     "WholeTask",
     "backoff_seconds",
     "checked_items",

@@ -9,7 +9,7 @@ import math
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, NoReturn, NotRequired, TypedDict, Unpack
+from typing import Any, NamedTuple, NotRequired, TypedDict, Unpack
 
 from lastacross import events
 from lastacross.broker import reports
@@ -127,14 +127,6 @@ def transient_errors() -> Iterator[None]:
         raise
     except StoreUnavailableError as error:
         raise TransientError(str(error)) from error
-
-
-def refuse_new_tasks(queue: str) -> NoReturn:
-    """Raise TransientError because a queue is draining."""
-    raise TransientError(
-        f"queue {queue!r} is draining: it delivers its tasks and accepts no new ones until the drain ends; "
-        f"try again later, or end the drain with `lastacross queues undrain {queue}`"
-    )
 
 
 class Steps:
@@ -401,10 +393,6 @@ class Broker(Steps):
         """Whether a queue is paused."""
         with transient_errors():
             return bool(self.store.redis.sismember(PAUSED, queue))
-
-    def drain(self, queue: str, is_draining: bool) -> bool:
-        """Make a queue refuse new tasks, or accept them again. Returns whether its state has changed."""
-        return bool(self._run("drain_queue", [queue, 1 if is_draining else 0]))
 
     def read_statistics(self, queue: str) -> QueueNumbers:
         """Read a snapshot of the queue's statistics."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, overload
 
 from lastacross import config, logs, store
-from lastacross.broker import Broker, KnownQueue, PullSteps, PullTask, queue_directory, record
+from lastacross.broker import Broker, Control, KnownQueue, PullSteps, PullTask, queue_directory, record
 from lastacross.errors import (
     BadTaskStateError,
     InvalidQueueModeError,
@@ -207,7 +207,7 @@ class Queue:
         self._existing()
         directory = queue_directory.current()
         directory.require_upload()
-        has_changed = Broker(directory.store).drain(self._name, is_draining)
+        has_changed = Control(directory.store).drain(self._name, is_draining)
         directory.refresh(is_urgent=True)
         if has_changed:
             _log.info("queue.drain" if is_draining else "queue.undrain", queue=self._name)

@@ -3,7 +3,7 @@
 import pytest
 
 from lastacross import config, datastore, store, taskqueue
-from lastacross.broker import Broker, queue_directory
+from lastacross.broker import Control, queue_directory
 from lastacross.errors import TransientError
 from lastacross.store import Store
 from lastacross.taskqueue import Batch, Queue, Task
@@ -115,5 +115,5 @@ def test_a_committed_transaction_still_delivers_its_task(drained: Scripts) -> No
 
 
 def test_a_second_drain_changes_nothing(drained: Scripts) -> None:
-    assert not Broker(drained.store).drain("default", True)
+    assert not Control(drained.store).drain("default", True)
     assert drained.redis.smembers(store.DRAINING) == {b"default"}
