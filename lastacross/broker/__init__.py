@@ -5,7 +5,9 @@ docs/lifecycle.md shows the states and steps. Other packages import from this mo
 
 from lastacross.broker.control import Control, refuse_new_tasks
 from lastacross.broker.current import CurrentTask, current_task, delivering
+from lastacross.broker.dead_groups import DeadGroup, DeadGroups
 from lastacross.broker.headers import Headers, checked_items, is_reserved
+from lastacross.broker.history import FailedAttempt, History
 from lastacross.broker.listing import ListedTask, Listing, TaskRecord, WholeTask
 from lastacross.broker.pull import PullSteps, PullTask
 from lastacross.broker.queue_directory import KnownQueue, QueueDirectory
@@ -26,7 +28,7 @@ from lastacross.broker.queue_facts import (
     WaitsForToken,
 )
 from lastacross.broker.readable import MAX_INSTANT
-from lastacross.broker.record import Leased, Value, new_name, split_task_id, task_id
+from lastacross.broker.record import Leased, Value, new_name, new_token, split_task_id, task_id
 from lastacross.broker.retry import backoff_seconds, next_delay_seconds
 from lastacross.broker.states import STATES
 from lastacross.broker.steps import (
@@ -43,7 +45,6 @@ from lastacross.broker.steps import (
     LeaseResult,
     NewTask,
     lease_result,
-    new_token,
 )
 
 __all__ = [
@@ -60,9 +61,13 @@ __all__ = [
     "Broker",
     "Control",
     "CurrentTask",
+    "DeadGroup",
+    "DeadGroups",
     "Disabled",
     "Draining",
+    "FailedAttempt",
     "Headers",
+    "History",
     "KnownQueue",
     "LeaseRequest",
     "LeaseResult",

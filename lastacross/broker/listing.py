@@ -175,6 +175,11 @@ class Listing:
             wanted = frozenset(states)
             return [task for task in self._listed(list(ids)) if task.state in wanted]
 
+    def listed(self, ids: Sequence[str]) -> list[ListedTask]:
+        """The tasks with these ids that exist, in one round trip."""
+        with transient_errors():
+            return self._listed(list(ids))
+
     def find(self, queue: str, name: str) -> WholeTask | None:
         """Find a task by name; None if it does not exist."""
         identifier = task_id(queue, name)

@@ -95,7 +95,7 @@ def dump(
         "data",
         DATA,
         "created_at",
-        _created_at(now),
+        created_at_text(now),
         "eta",
         instant_text(eta),
     ]
@@ -121,7 +121,7 @@ def without_names(fields: list[Value]) -> list[Value]:
     return [*fields[1:10:2], *fields[10:]]
 
 
-def _created_at(now: float) -> str:
+def created_at_text(now: float) -> str:
     """Format a time in the same way as RQ's records."""
     seconds, point, digits = instant_text(now).partition(".")
     return f"{_second_text(int(seconds))}{point}{digits}Z"
@@ -290,6 +290,15 @@ class Leased:
 def load(identifier: bytes, lease_id: bytes, flat: list[bytes]) -> Leased:
     """Build a leased task from the lease script's reply."""
     return Leased(identifier.decode(), lease_id.decode(), dict(zip(flat[::2], flat[1::2], strict=True)))
+
+
+def new_token() -> str:
+    """Generate a lease token that is unique among all running workers.
+
+    The token is so long that every entry in a registry of leased tasks exceeds 64 bytes. Redis would keep
+    a small number of shorter entries in a list, which every step would then have to search.
+    """
+    return secrets.token_hex(24)
 
 
 # --- names ---------------------------------------------------------------------------------

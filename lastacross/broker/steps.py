@@ -6,7 +6,6 @@ a lease that starts later reads the server's clock itself.
 
 import contextlib
 import math
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NotRequired, TypedDict, Unpack
@@ -22,6 +21,7 @@ from lastacross.store import (
     Arg,
     Store,
     batch_key,
+    history_key,
     leased_key,
     translated_errors,
 )
@@ -106,15 +106,6 @@ class LeaseResult:
     must_promote: bool
     resume_at_list: str | None
     unreadable: list[tuple[bytes, bytes]] = field(default_factory=list)
-
-
-def new_token() -> str:
-    """Generate a lease token that is unique among all running workers.
-
-    The token is so long that every entry in a registry of leased tasks exceeds 64 bytes. Redis would keep
-    a small number of shorter entries in a list, which every step would then have to search.
-    """
-    return secrets.token_hex(24)
 
 
 @contextlib.contextmanager
@@ -204,7 +195,12 @@ class Broker(Steps):
                 field(b"tombstone", b""),
                 field(b"request", b""),
             )
-        return [bool(held) for held in self._run("ack_tasks", args)]
+        held = [bool(is_held) for is_held in self._run("ack_tasks", args)]
+        ended = [task for task, is_held in zip(tasks, held, strict=True) if is_held]
+        if histories := [history_key(task.id) for task in ended if b"history" in task.fields]:
+            with contextlib.suppress(StoreUnavailableError), translated_errors():
+                self.store.redis.unlink(*histories)
+        return held
 
     def retry(
         self,
@@ -214,19 +210,23 @@ class Broker(Steps):
         *,
         was_reached: bool = True,
         runs_alone: bool = False,
+        attempt: str = "",
     ) -> bool:
         """Schedule a failed task for ``eta``; False if its lease was already lost.
 
-        ``status`` is the attempt's HTTP status, if any. ``was_reached`` says whether the attempt reached the
-        application, and ``runs_alone`` whether the next attempt must run in a process of its own.
+        ``status`` is the attempt's HTTP status, if any. ``was_reached`` says whether it reached the
+        application, ``runs_alone`` whether the next one must run alone. ``attempt`` is for the history.
         """
         args: list[Arg] = [task.id, task.lease_id, instant_text(eta), "" if status is None else status]
-        args += [self._now_text(), 1 if was_reached else 0, 1 if runs_alone else 0]
+        args += [self._now_text(), 1 if was_reached else 0, 1 if runs_alone else 0, *filter(None, [attempt])]
         return bool(self._run("retry_task", args))
 
-    def dead_letter(self, task: Leased, status: int | None, reason: str) -> bool:
+    def dead_letter(
+        self, task: Leased, status: int | None, reason: str, *, attempt: str = "", handler: str = ""
+    ) -> bool:
         """Make a task that has no retries left a dead letter; False if its lease was already lost."""
         args: list[Arg] = [self._now_text(), task.id, task.lease_id, "" if status is None else status, reason]
+        args += [attempt, handler] if attempt else []
         return bool(self._run("dead_letter_task", args))
 
     def dead_letter_unreadable(self, task_id: bytes, lease_id: bytes, reason: str) -> None:

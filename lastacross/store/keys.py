@@ -44,6 +44,9 @@ PULL_LEASED_PREFIX = OWN + "pull-leased:"
 BUCKET_PREFIX = OWN + "bucket:"
 TOMBSTONE_PREFIX = OWN + "tombstone:"
 WAKEUP_PREFIX = OWN + "wakeup:"
+HISTORY_PREFIX = OWN + "history:"
+DEAD_GROUPS = OWN + "dead-groups"
+DEAD_GROUP_PREFIX = OWN + "dead-group:"
 BATCH_PREFIX = OWN + "batch:"
 OPEN_BATCHES = OWN + "batches"
 CACHE_PREFIX = OWN + "cache:"
@@ -123,6 +126,16 @@ def batch_key(batch_id: str) -> str:
     return BATCH_PREFIX + batch_id
 
 
+def history_key(task_id: str) -> str:
+    """The list of a task's last failed attempts as JSON, oldest first."""
+    return HISTORY_PREFIX + task_id
+
+
+def dead_group_key(group: str) -> str:
+    """The ids of a group's dead letters, scored by their expiry like ``dead_key``."""
+    return DEAD_GROUP_PREFIX + group
+
+
 def pull_key(queue: str) -> str:
     """The names of a pull queue's tasks, scored by their eta in seconds since the epoch."""
     return PULL_PREFIX + queue
@@ -190,6 +203,9 @@ NAMES_IN_SCRIPTS = {
     "PULL": PULL_PREFIX,
     "PULL_TAG": PULL_TAG_PREFIX,
     "PULL_LEASED": PULL_LEASED_PREFIX,
+    "HISTORY": HISTORY_PREFIX,
+    "DEAD_GROUPS": DEAD_GROUPS,
+    "DEAD_GROUP": DEAD_GROUP_PREFIX,
     "DAMAGES": DAMAGES,
     "ASIDE": ASIDE_PREFIX,
 }

@@ -14,6 +14,7 @@ from lastacross.broker import (
     MAX_PER_QUEUE,
     BatchSteps,
     Broker,
+    DeadGroups,
     Leased,
     queue_directory,
 )
@@ -81,6 +82,7 @@ class Maintenance:
         self._sweep_at = 0.0
         self._sweeps = 0
         self._batch_cursor = (0, 0)
+        self._letters_cursor = (0, 0)
         self._orphans = Orphans(broker)
         self.next_due: float | None = None
 
@@ -192,6 +194,7 @@ class Maintenance:
             ("send_on", self._reroute),
             ("restore", self._restore),
             ("sweep_batches", self._sweep_batches),
+            ("count_dead_letters", self._count_dead_letters),
             ("tell_damages", self._log_damages),
             ("mend_settings", self._repair_settings),
         ):
@@ -217,6 +220,9 @@ class Maintenance:
 
     def _sweep_batches(self) -> None:
         self._batch_cursor = BatchSteps(self._broker.store).sweep(*self._batch_cursor)
+
+    def _count_dead_letters(self) -> None:
+        self._letters_cursor = DeadGroups(self._broker.store).sweep(*self._letters_cursor)
 
     def _log_damages(self) -> None:
         for text in self._broker.store.take_damages():

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from lastacross import events, logs
-from lastacross.broker import Broker, Leased, next_delay_seconds
+from lastacross.broker import Broker, FailedAttempt, Leased, next_delay_seconds
 from lastacross.clock import SYSTEM
 from lastacross.config import RetryParameters
 from lastacross.errors import StoreUnavailableError
@@ -50,6 +50,7 @@ class OutcomeRecorder:
         retry_of: a callable that returns a queue's retry parameters.
         on_end: a callable that is called after each attempt.
         count: a callable that counts the attempts of a call for the metrics.
+        worker: the process's name in the histories of failed tasks.
     """
 
     def __init__(
@@ -58,11 +59,14 @@ class OutcomeRecorder:
         retry_of: Callable[[str], RetryParameters | None],
         on_end: EndListener = no_listener,
         count: Callable[[Iterable[Attempt]], None] = no_counter,
+        *,
+        worker: str = "",
     ) -> None:
         self._broker = broker
         self._retry_of = retry_of
         self._on_end = on_end
         self._count = count
+        self._worker = worker
         self.done = 0
         self.failed = 0
 
@@ -140,8 +144,12 @@ class OutcomeRecorder:
             return LOST if became == "gone" else "crashed"
         now = self._broker.now()
         delay = self._delay_seconds(outcome, now)
+        attempt = self._history_entry(outcome, now, delay)
         if delay is None:
-            is_held = self._broker.dead_letter(task, outcome.status, outcome.reason[:MAX_REASON_CHARACTERS])
+            reason = outcome.reason[:MAX_REASON_CHARACTERS]
+            is_held = self._broker.dead_letter(
+                task, outcome.status, reason, attempt=attempt, handler=outcome.handler
+            )
             event, level = "task.dead_letter", logging.ERROR
         else:
             is_held = self._broker.retry(
@@ -151,6 +159,7 @@ class OutcomeRecorder:
                 was_reached=outcome.was_reached,
                 # It would block all threads of its worker again.
                 runs_alone=isinstance(outcome, Stuck),
+                attempt=attempt,
             )
             event, level = "task.retry", logging.INFO
             fields["delay_seconds"] = round(delay, 3)
@@ -161,6 +170,20 @@ class OutcomeRecorder:
             return "dead" if delay is None else "retried"
         _log.warning(event, **fields, refused=LEASE_LOST)
         return LOST
+
+    def _history_entry(self, outcome: Outcome, now: float, delay: float | None) -> str:
+        """The entry for the task's history."""
+        # The outcome of a task that never reached a thread has no times.
+        seconds = outcome.ended_at - outcome.started_at
+        age = SYSTEM.monotonic() - outcome.started_at if outcome.started_at else 0.0
+        return FailedAttempt(
+            started_at=now - age,
+            seconds=seconds,
+            status=outcome.status,
+            reason=outcome.reason,
+            worker=self._worker,
+            next_at=None if delay is None else now + delay,
+        ).dump()
 
     def _delay_seconds(self, outcome: Outcome, now: float) -> float | None:
         if outcome.is_final:

@@ -119,8 +119,9 @@ class Worker(RqWorker):
         self._runners = self._make_runners(threads, delivery, table, deadline_seconds)
         self._prefetch = Prefetch(self._runners)
         self._metrics = metrics.Recorder(store)
+        retry_of = queue_directory.of(store).retry_of
         self._recorder = OutcomeRecorder(
-            self._broker, queue_directory.of(store).retry_of, on_end, self._metrics.record
+            self._broker, retry_of, on_end, self._metrics.record, worker=self.name
         )
         self._renewer = Renewer(self._broker, lease_seconds, self._held_tasks, self._forget)
         self._maintenance = self._make_maintenance()

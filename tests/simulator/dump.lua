@@ -56,6 +56,8 @@ local READERS = {
   ['lastacross:pull-tag'] = sorted,
   ['lastacross:pull-leased'] = sorted,
   ['lastacross:batches'] = sorted,
+  ['lastacross:dead-groups'] = hash,
+  ['lastacross:dead-group'] = sorted,
   ['lastacross:batch'] = batch,
 }
 

@@ -54,6 +54,7 @@ class Judge:
         self._check_changes(step, changed, expected, fired)
         self._check_places(after)
         self._check_pull(after)
+        self._check_dead_groups(after)
         if request.script == "lease_tasks":
             self.limits.check(step)
 
@@ -104,6 +105,21 @@ class Judge:
                 raise Violation(f"{task} is in {seen.places[task]} and has no record")
         gone = [task for task in self.stale if task not in seen.places and task not in seen.records]
         self.stale.difference_update(set(gone) - self.touched)
+
+    def _check_dead_groups(self, seen: Snapshot) -> None:
+        """Check that each dead letter is in the group that its record names, and that all are counted."""
+        sizes = {group: len(letters) for group, letters in seen.dead_groups.items()}
+        if sizes != seen.counted_letters:
+            raise Violation(f"the groups have {sizes} dead letters, and {seen.counted_letters} are counted")
+        grouped = {task: group for group, letters in seen.dead_groups.items() for task in letters}
+        for task, record in seen.records.items():
+            is_letter = record.status == "failed" and bool(record.dead_at)
+            if task not in self.touched and is_letter and grouped.get(task) != record.dead_group:
+                raise Violation(f"{task} is a dead letter, and in the group {grouped.get(task)}")
+        for task in grouped.keys() - self.touched:
+            # A letter that RQ's tools have requeued leaves its group with its next lease.
+            if task not in seen.records or not seen.records[task].dead_at:
+                raise Violation(f"{task} is in a group of dead letters, and is none")
 
     @staticmethod
     def _check_pull(seen: Snapshot) -> None:

@@ -30,6 +30,7 @@ class Record(NamedTuple):
     tag: str
     description: str
     fired_at: str
+    dead_group: str
 
     @property
     def is_pull(self) -> bool:
@@ -117,6 +118,7 @@ _PARSERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "lastacross:run-now": ("run_now", _split),
     "lastacross:wakeup": ("markers", _split),
     "lastacross:tombstone": ("tombstones", _text),
+    "lastacross:dead-group": ("dead_groups", _scores),
     "lastacross:pull": ("pull", _scores),
     "lastacross:pull-tag": ("pull_tags", _scores),
     "lastacross:pull-leased": ("pull_leased", _scores),
@@ -150,6 +152,7 @@ class Snapshot:
         self.run_now: dict[str, list[str]] = {}
         self.markers: dict[str, list[str]] = {}
         self.tombstones: dict[str, str] = {}
+        self.dead_groups: dict[str, Scores] = {}
         self.pull: dict[str, Scores] = {}
         self.pull_tags: dict[str, Scores] = {}
         self.pull_leased: dict[str, Scores] = {}
@@ -177,6 +180,12 @@ class Snapshot:
     def open_batches(self) -> Scores:
         """The batches that are not complete."""
         return _scores(self.raw.get(store.OPEN_BATCHES, ""))
+
+    @property
+    def counted_letters(self) -> dict[str, int]:
+        """The number of dead letters in each group, as it is counted."""
+        found = _pairs(self.raw.get(store.DEAD_GROUPS, ""))
+        return {group: int(text.partition(" ")[0]) for group, text in found.items()}
 
     @property
     def is_suspended(self) -> bool:

@@ -1,5 +1,6 @@
 """What becomes of an attempt that has ended: done, tried again, or a dead letter."""
 
+import json
 import logging
 from collections.abc import Callable
 from typing import Any, cast
@@ -8,6 +9,7 @@ import pytest
 
 from lastacross.broker.record import Leased
 from lastacross.broker.steps import Broker
+from lastacross.clock import SYSTEM
 from lastacross.config import RetryParameters
 from lastacross.errors import StoreUnavailableError
 from lastacross.taskqueue import TaskRetryOptions
@@ -24,6 +26,7 @@ class NotingBroker:
         self.steps: list[tuple[Any, ...]] = []
         self.reached: list[bool] = []
         self.alone: list[bool] = []
+        self.attempts: list[str] = []
         self.held = held
 
     def now(self) -> float:
@@ -36,16 +39,27 @@ class NotingBroker:
         return [self.held for _ in tasks]
 
     def retry(
-        self, task: Leased, eta: float, status: int | None, *, was_reached: bool, runs_alone: bool
+        self,
+        task: Leased,
+        eta: float,
+        status: int | None,
+        *,
+        was_reached: bool,
+        runs_alone: bool,
+        attempt: str,
     ) -> bool:
         """Note it, with the delay."""
         self.steps.append(("retry", round(eta - self.now(), 3), status))
         self.reached.append(was_reached)
         self.alone.append(runs_alone)
+        self.attempts.append(attempt)
         return self.held
 
-    def dead_letter(self, task: Leased, status: int | None, reason: str) -> bool:
+    def dead_letter(
+        self, task: Leased, status: int | None, reason: str, *, attempt: str, handler: str
+    ) -> bool:
         """Note it."""
+        self.attempts.append(attempt)
         self.steps.append(("dead_letter", status, reason))
         return self.held
 
@@ -105,6 +119,24 @@ def test_a_retry_says_whether_the_attempt_reached_the_application(was_reached: b
     outcome = Outcome(leased(), None, "no connection", was_reached=was_reached)
     OutcomeRecorder(cast(Broker, broker), queue()).record([outcome])
     assert broker.reached == [was_reached]
+
+
+def test_a_failed_attempt_is_kept_with_its_times_and_two_kilobytes_of_its_answer() -> None:
+    broker = NotingBroker()
+    ended_at = SYSTEM.monotonic()
+    outcome = Outcome(leased(), 503, "é" * 3000, started_at=ended_at - 40, ended_at=ended_at - 30)
+    OutcomeRecorder(cast(Broker, broker), queue(), worker="worker-1").record([outcome])
+
+    attempt = json.loads(broker.attempts[0])
+
+    assert attempt.pop("started_at") == pytest.approx(broker.now() - 40, abs=5)
+    assert attempt == {
+        "seconds": 10.0,
+        "status": 503,
+        "reason": "é" * 1024,
+        "worker": "worker-1",
+        "next_at": broker.now() + 0.1,
+    }
 
 
 def test_the_age_counts_from_the_first_try_and_not_from_the_adding() -> None:

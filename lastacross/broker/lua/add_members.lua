@@ -10,6 +10,7 @@
 --
 -- One script writes the bit and the task together, so filling a batch can safely be repeated.
 -- include: keys
+-- include: dead_groups
 
 local now, batch, index = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local key = BATCH .. batch
@@ -42,7 +43,8 @@ local function refusal(id, is_named)
     return 11
   elseif status then
     -- The dead letter is older than its tombstone, so the name is free again.
-    call('DEL', RECORD .. id)
+    leave_dead_group(id)
+    delete_record(id)
     call('ZREM', DEAD .. queue_of(id), id)
   end
 end

@@ -24,7 +24,7 @@ end
 local function drop(id, member)
   local status, tombstone = unpack(call('HMGET', RECORD .. id, 'status', 'tombstone'))
   if status == 'queued' or status == 'scheduled' then
-    call('DEL', RECORD .. id)
+    delete_record(id)
     call('ZREM', SCHEDULED .. queue_of(id), id)
     leave_tombstone(id, tombstone)
     mark_member(member, 'cancelled')

@@ -1,6 +1,7 @@
 -- dead_letter_task: after a task's last attempt, keep it for inspection and mark it as failed in its batch.
 --
 -- ARGV: the current time, the task's id, its lease id, the attempt's HTTP status or '', and the reason as text.
+-- Then, if they are known: the attempt as JSON for the task's history, and the handler's name.
 -- Returns 1, or 0 if the lease was already lost.
 -- States   dead-letter: leased → dead, gone
 -- include: keys
@@ -26,6 +27,12 @@ try('HINCRBY', RECORD .. id, 'failures', 1)
 call('HDEL', RECORD .. id, 'lease', 'started', 'crashes', 'suspect')
 if ARGV[4] ~= '' then
   call('HSET', RECORD .. id, 'previous_response', ARGV[4])
+end
+if ARGV[6] then
+  note_attempt(id, ARGV[6], fields.history, HISTORY_SECONDS)
+end
+if ARGV[7] and ARGV[7] ~= '' then
+  call('HSET', RECORD .. id, 'handler', ARGV[7])
 end
 make_dead_letter(id, queue, fields, now, ARGV[5])
 return 1

@@ -18,7 +18,10 @@ for position = 2, #ARGV do
     call('HMGET', RECORD .. id, 'status', 'lease', 'leases', 'tag', 'tombstone', 'batch'))
   -- A record without a status is damaged, but it may be deleted like any other record.
   if status ~= 'deferred' and (status or call('EXISTS', RECORD .. id) == 1) then
-    call('DEL', RECORD .. id)
+    if status == 'failed' then
+      leave_dead_group(id)
+    end
+    delete_record(id)
     call('ZREM', SCHEDULED .. queue, id)
     call('ZREM', DEAD .. queue, id)
     if remove_pull_task(queue, name_of(id), tag) and leases then

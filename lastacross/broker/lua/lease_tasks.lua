@@ -161,7 +161,7 @@ local function lease(queue, list, group, id, entries)
   if not fields.eta and not fields.data then
     -- The record no longer exists, or it has only fields that a stock worker wrote after the task had ended.
     if not dead_letter_if_damaged(id, queue, nil, now) then
-      call('DEL', RECORD .. id)
+      delete_record(id)
       finish_lost_record(id, now)
     end
     return false
@@ -182,6 +182,7 @@ local function lease(queue, list, group, id, entries)
   local lease_id = token .. '.' .. number
   if fields.dead_at then
     -- A dead letter that runs again gets all its retries back.
+    leave_dead_group(id)
     call('HDEL', RECORD .. id, 'dead_at', 'error', 'failures', 'unreached', 'lost', 'crashes', 'suspect',
       'first_try_at', 'previous_response')
     call('PERSIST', RECORD .. id)

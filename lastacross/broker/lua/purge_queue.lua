@@ -22,7 +22,7 @@ local function forget_task(id)
   elseif fired_at and (number_of(fired_at) or 0) >= began_at then
     return true
   end
-  call('DEL', RECORD .. id)
+  delete_record(id)
   leave_tombstone(id, tombstone)
   if member then
     finish_member(member, 'cancelled', now)

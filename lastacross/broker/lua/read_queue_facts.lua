@@ -99,7 +99,7 @@ for position = 2, #ARGV do
   local numbers = settings[5] == 'pull' and pull_numbers or push_numbers
   local lists, leased, scheduled, oldest, next_due = numbers(queue)
   results[#results + 1] = { settings, call('SISMEMBER', PAUSED, queue), call('SISMEMBER', DRAINING, queue),
-    call('HMGET', BUCKET .. queue, 'tokens', 'counted_at'), lists, { leased, scheduled, call('ZCARD', DEAD .. queue) },
+    call('HMGET', BUCKET .. queue, 'tokens', 'counted_at'), lists, { leased, scheduled, call('ZCOUNT', DEAD .. queue, '(' .. ARGV[1], '+inf') },
     oldest and instant(oldest) or '', next_due and instant(next_due) or '', executed_of(queue) }
 end
 return results

@@ -19,6 +19,7 @@ for position = 2, #ARGV do
     restore_pull_task(queue, id, tag, ARGV[1])
   elseif is_dead then
     -- The next lease resets the failure counts, as it does after `rq requeue`.
+    leave_dead_group(id)
     call('ZREM', DEAD .. queue, id)
     call('PERSIST', key)
     call('HSET', key, 'status', 'queued')

@@ -1,7 +1,8 @@
 -- retry_task: schedule a failed task for its next attempt, unless its batch is cancelled.
 --
 -- ARGV: the task's id, its lease id, the eta of its next attempt, this attempt's HTTP status or '', the current
--- time, 1 if the attempt reached the application, and 1 if the next attempt must run alone, too.
+-- time, 1 if the attempt reached the application, 1 if the next attempt must run alone, too, and the attempt as
+-- JSON for the task's history, if it is to be kept there.
 -- Returns 1, or 0 if the lease was already lost.
 -- States   retry: leased → scheduled, gone
 -- include: keys
@@ -15,8 +16,8 @@ if call('ZREM', LEASED .. queue, id .. ':' .. lease) == 0 then
 end
 count_executed(queue, 1, now)
 wake_for_slot(queue)
-local status, member, tombstone, request, target = unpack(
-  call('HMGET', key, 'status', 'batch', 'tombstone', 'request', 'target'))
+local status, member, tombstone, request, target, history = unpack(
+  call('HMGET', key, 'status', 'batch', 'tombstone', 'request', 'target', 'history'))
 if dead_letter_if_damaged(id, queue, status, now) then
   return 1
 elseif not status then
@@ -38,6 +39,9 @@ if ARGV[7] ~= '1' then
 end
 if ARGV[4] ~= '' then
   call('HSET', key, 'previous_response', ARGV[4])
+end
+if ARGV[8] then
+  note_attempt(id, ARGV[8], history, HISTORY_SECONDS + tonumber(eta) - now)
 end
 call('ZADD', SCHEDULED .. queue, eta, id)
 wake_for_scheduled(queue, target)

@@ -38,6 +38,9 @@ elseif status == 'deferred' then
 elseif string.sub(description or '', 1, 5) == 'PULL ' then
   return let_lease_now()
 end
+if status == 'failed' then
+  leave_dead_group(id)
+end
 call('ZREM', SCHEDULED .. queue, id)
 call('ZREM', DEAD .. queue, id)
 call('PERSIST', key)

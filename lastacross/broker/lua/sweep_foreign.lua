@@ -8,6 +8,7 @@
 -- A stock worker moves a job to '<queue>:intermediate' and then fails it, because our `data` is a call that
 -- always raises. A failed task without our dead_at was never a dead letter.
 -- include: keys
+-- include: dead_groups
 
 local limit, seen = tonumber(ARGV[1]), tonumber(ARGV[2])
 local restored = {}
@@ -29,6 +30,18 @@ local function is_husk(id, queue)
   return not data or (queue_of(id) == queue and string.find(description or '', '^%u+ /') ~= nil)
 end
 
+local is_known_group = {}
+
+local function is_in_group(group, id)
+  if not group then
+    return false
+  end
+  if is_known_group[group] == nil then
+    is_known_group[group] = call('HEXISTS', DEAD_GROUPS, group) == 1
+  end
+  return is_known_group[group] and call('ZSCORE', DEAD_GROUP .. group, id)
+end
+
 for position = 3, #ARGV do
   local queue = ARGV[position]
   for _, list in ipairs(ready_lists_of(queue)) do
@@ -46,14 +59,21 @@ for position = 3, #ARGV do
     newest[#newest + 1] = id
   end
   for _, id in ipairs(newest) do
-    local dead_at, eta, status = unpack(call('HMGET', RECORD .. id, 'dead_at', 'eta', 'status'))
+    local dead_at, eta, status, group = unpack(
+      call('HMGET', RECORD .. id, 'dead_at', 'eta', 'status', 'dead_group'))
     if not eta and not dead_at and is_husk(id, queue) then
-      call('DEL', RECORD .. id)
+      delete_record(id)
       call('ZREM', DEAD .. queue, id)
     elseif eta and not dead_at then
       call('ZREM', DEAD .. queue, id)
       if status == 'failed' or status == 'stopped' then
         restore(queue, id)
+      end
+    elseif dead_at and status == 'failed' and not is_in_group(group, id) then
+      -- A worker of the former release has made this letter, and does not count it.
+      local expires_at = call('ZSCORE', DEAD .. queue, id)
+      if expires_at then
+        join_dead_group(id, number_of(dead_at) and dead_at or '0', expires_at)
       end
     end
   end

@@ -242,7 +242,7 @@ local function drop_if_cancelled(id, member, now)
   if not call('HGET', key, 'cancelled_at') or call('GETBIT', key .. ':finished', index) == 1 then
     return false
   end
-  call('DEL', RECORD .. id)
+  delete_record(id)
   finish_member(member, 'cancelled', now)
   return true
 end

@@ -163,6 +163,11 @@ local function count_executed(queue, number, now)
   end
 end
 
+-- Delete a task's record with its history. A dead letter must leave its group first.
+local function delete_record(id)
+  call('DEL', RECORD .. id, HISTORY .. id)
+end
+
 -- Convert a reply of HGETALL to a table.
 local function pairs_of(flat)
   local fields = {}

@@ -1,6 +1,8 @@
 -- lose: create dead letters, and recover leased tasks whose worker has died. Needs keys and fan_in.
 --
 -- States   dead-letter: ready, scheduled, leased → dead
+-- include: history
+-- include: dead_groups
 
 local POISON_AFTER = 5
 local DEAD_LIFE_SECONDS = 30 * 86400
@@ -27,6 +29,8 @@ local function make_dead_letter(id, queue, fields, now, error)
   local life = dead_life_of(queue)
   call('ZADD', DEAD .. queue, instant(now + life), id)
   call('EXPIRE', RECORD .. id, life)
+  call('EXPIRE', HISTORY .. id, life)
+  join_dead_group(id, instant(now), instant(now + life))
   leave_tombstone(id, fields.tombstone, fields.request)
   if fields.batch and split_member(fields.batch) then
     finish_member(fields.batch, 'failed', now)
@@ -109,6 +113,7 @@ local function lose(id, queue, lease, started, now, is_blameless)
     end
     local crashes = tonumber(call('HGET', RECORD .. id, 'crashes')) or 0
     call('HSET', RECORD .. id, 'suspect', 1)
+    note_attempt(id, cjson.encode({ ended_at = now, lease = lease }), fields.history, HISTORY_SECONDS)
     if crashes >= POISON_AFTER then
       make_dead_letter(id, queue, fields, now, 'poison: its worker process ended ' .. crashes .. ' times in a row while it ran')
       return 'poison'

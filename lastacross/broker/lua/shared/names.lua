@@ -2,6 +2,7 @@
 --
 -- A client that loses the reply retries the call. The record's field `request` then distinguishes the task that this
 -- client has already added from another caller's task.
+-- include: dead_groups
 
 -- Whether the new record, which is ARGV[first…last], comes from the request `known`.
 local function is_request(known, first, last)
@@ -25,7 +26,8 @@ local function answer_for_used_name(id, first, last)
     return is_request(tombstone, first, last) and 0 or 11
   elseif status then
     -- The dead letter is older than its tombstone, so the name is free again.
-    call('DEL', RECORD .. id)
+    leave_dead_group(id)
+    delete_record(id)
     call('ZREM', DEAD .. queue_of(id), id)
   end
 end

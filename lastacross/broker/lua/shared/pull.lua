@@ -3,6 +3,7 @@
 -- A task is in its queue's set and, if it has a tag, also in the tag's set. Its score there is its eta, which a
 -- lease moves to the end of the lease. Members are names, so tasks with equal etas are ordered by name. A third
 -- set contains the leased tasks, scored by the ends of their leases. A task whose lease has ended is free again.
+-- include: dead_groups
 
 local function name_of(id)
   return string.match(id, '^[^_]*_(.*)$')
@@ -54,6 +55,7 @@ end
 local function restore_pull_task(queue, id, tag, eta)
   eta = tonumber(eta) and eta or 0
   join_body(id)
+  leave_dead_group(id)
   call('HSET', RECORD .. id, 'status', 'scheduled', 'eta', eta)
   call('HDEL', RECORD .. id, 'dead_at', 'error', 'leases', 'lease')
   call('PERSIST', RECORD .. id)
