@@ -30,6 +30,7 @@ from lastacross.broker.queue_facts import (
 from lastacross.broker.readable import MAX_INSTANT
 from lastacross.broker.record import Leased, Value, new_name, new_token, split_task_id, task_id
 from lastacross.broker.retry import backoff_seconds, next_delay_seconds
+from lastacross.broker.search import Search, SearchPage, TaskFilter
 from lastacross.broker.states import STATES
 from lastacross.broker.steps import (
     DEFAULT_GROUP,
@@ -88,7 +89,10 @@ __all__ = [
     "QueueReader",
     "RateIsZero",
     "Reason",
+    "Search",
+    "SearchPage",
     "Suspended",
+    "TaskFilter",
     "TaskRecord",
     "Value",
     "WaitsForToken",
