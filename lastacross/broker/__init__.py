@@ -3,6 +3,7 @@
 docs/lifecycle.md shows the states and steps. Other packages import from this module, not from its submodules.
 """
 
+from lastacross.broker.batches import BatchNode, BatchReader, BatchSummary
 from lastacross.broker.control import Control, refuse_new_tasks
 from lastacross.broker.current import CurrentTask, current_task, delivering
 from lastacross.broker.dead_groups import DeadGroup, DeadGroups
@@ -58,7 +59,10 @@ __all__ = [
     "NOT_KNOWN",
     "STATES",
     "TOMBSTONED",
+    "BatchNode",
+    "BatchReader",
     "BatchSteps",
+    "BatchSummary",
     "Broker",
     "Control",
     "CurrentTask",

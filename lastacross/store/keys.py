@@ -49,6 +49,7 @@ DEAD_GROUPS = OWN + "dead-groups"
 DEAD_GROUP_PREFIX = OWN + "dead-group:"
 BATCH_PREFIX = OWN + "batch:"
 OPEN_BATCHES = OWN + "batches"
+KNOWN_BATCHES = OWN + "known-batches"
 CACHE_PREFIX = OWN + "cache:"
 CACHE_GENERATION = OWN + "cache-generation"
 CACHE_STATISTICS = OWN + "cache-statistics"
@@ -136,6 +137,11 @@ def dead_group_key(group: str) -> str:
     return DEAD_GROUP_PREFIX + group
 
 
+def child_batches_key(batch_id: str) -> str:
+    """The batches that a batch's members have opened, scored by the member's index."""
+    return f"{BATCH_PREFIX}{batch_id}:batches"
+
+
 def pull_key(queue: str) -> str:
     """The names of a pull queue's tasks, scored by their eta in seconds since the epoch."""
     return PULL_PREFIX + queue
@@ -193,6 +199,7 @@ NAMES_IN_SCRIPTS = {
     "WAKEUP": WAKEUP_PREFIX,
     "BATCH": BATCH_PREFIX,
     "OPEN_BATCHES": OPEN_BATCHES,
+    "KNOWN_BATCHES": KNOWN_BATCHES,
     "QUEUES": RQ_QUEUES,
     "SUSPENDED": RQ_SUSPENDED,
     "SERVICES": SERVICES,

@@ -34,6 +34,9 @@ end
 
 local function batch(key)
   local part = string.match(key, '^lastacross:batch:[^:]*:?(.*)$')
+  if part == 'batches' then
+    return sorted(key)
+  end
   return (part == 'added' or part == 'finished' or part == 'failed') and text(key) or hash(key)
 end
 

@@ -130,6 +130,7 @@ _BATCH_PARSERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "failed": ("failed", _bits),
     "children": ("children", _pairs),
     "names": ("names", _pairs),
+    "batches": ("child_batches", _scores),
 }
 
 
@@ -162,6 +163,7 @@ class Snapshot:
         self.failed: dict[str, frozenset[int]] = {}
         self.children: dict[str, dict[str, str]] = {}
         self.names: dict[str, dict[str, str]] = {}
+        self.child_batches: dict[str, Scores] = {}
         self._parsed: dict[str, Any] = {}
         self._parse(known)
         self.places = self._find_places()

@@ -10,6 +10,19 @@
 -- include: fan_in
 -- include: members
 
+-- The lists of batches and of a batch's children are for people, so they may miss some.
+local MAX_KNOWN = 1000
+local MAX_CHILDREN = 1000
+
+-- Note a child batch for the tree of batches. The child keeps its parent, too.
+local function note_child(parents_key, index, child)
+  local children = parents_key .. ':batches'
+  if call('ZCARD', children) < MAX_CHILDREN then
+    call('ZADD', children, index, child)
+  end
+  call('EXPIRE', children, 2 * BATCH_LIFE)
+end
+
 local now, batch, queue, parent = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local key = BATCH .. batch
 if call('EXISTS', key) == 1 then
@@ -45,9 +58,12 @@ if parent ~= '' then
     call('EXPIRE', parents_key .. ':children', BATCH_LIFE)
   end
   call('HSET', key, 'parent', parent)
+  note_child(parents_key, index, batch)
 end
 call('HSET', key, 'total', 0, 'done', 0, 'failed', 0, 'cancelled', 0, 'sealed', 0, 'created_at', now, 'queue', queue)
 call('ZADD', OPEN_BATCHES, now, batch)
+call('ZADD', KNOWN_BATCHES, now, batch)
+call('ZREMRANGEBYRANK', KNOWN_BATCHES, 0, -1 - MAX_KNOWN)
 for _, completion in ipairs(completions) do
   local name, id, first, last = unpack(completion)
   call('HSET', RECORD .. id, 'status', 'deferred', unpack(ARGV, first, last))

@@ -98,6 +98,8 @@ while true do
   end
   if index == 0 and call('EXISTS', BATCH .. batch) == 1 then
     repair(batch)
+    -- The former release does not list the batches that it creates.
+    call('ZADD', KNOWN_BATCHES, 'NX', call('ZSCORE', OPEN_BATCHES, batch) or now, batch)
     if is_abandoned(batch) then
       abandoned[#abandoned + 1] = batch
     end

@@ -6,7 +6,7 @@
 -- delivery is never counted. A member with open child batches waits for the last of them.
 
 local BATCH_LIFE = 30 * 86400
-local BATCH_PARTS = { '', ':added', ':finished', ':failed', ':children', ':names' }
+local BATCH_PARTS = { '', ':added', ':finished', ':failed', ':children', ':names', ':batches' }
 
 -- A bit's offset has 32 bits. A longer number is damaged, or it belongs to a name that a caller chose.
 local MAX_INDEX_DIGITS = 9
