@@ -27,6 +27,7 @@ from lastacross.broker.queue_facts import (
     Reason,
     Suspended,
     WaitsForToken,
+    WorkersBusy,
 )
 from lastacross.broker.readable import MAX_INSTANT
 from lastacross.broker.record import Leased, Value, new_name, new_token, split_task_id, task_id
@@ -48,6 +49,13 @@ from lastacross.broker.steps import (
     NewTask,
     lease_result,
 )
+from lastacross.broker.workers import (
+    OWN_NAME_PREFIX,
+    STATUS_FIELD,
+    WorkerDirectory,
+    WorkerProcess,
+    WorkerStatus,
+)
 
 __all__ = [
     "DEFAULT_GROUP",
@@ -57,7 +65,9 @@ __all__ = [
     "MAX_PER_QUEUE",
     "NAME_TAKEN",
     "NOT_KNOWN",
+    "OWN_NAME_PREFIX",
     "STATES",
+    "STATUS_FIELD",
     "TOMBSTONED",
     "BatchNode",
     "BatchReader",
@@ -101,6 +111,10 @@ __all__ = [
     "Value",
     "WaitsForToken",
     "WholeTask",
+    "WorkerDirectory",
+    "WorkerProcess",
+    "WorkerStatus",
+    "WorkersBusy",
     "backoff_seconds",
     "checked_items",
     "current_task",

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from lastacross.broker.record import instant_text
 from lastacross.broker.steps import Steps, transient_errors
+from lastacross.broker.workers import STATUS_FIELD, WorkerStatus, load_status
 from lastacross.store import (
     RQ_WORKERS,
     SCRIPTS,
@@ -147,6 +148,17 @@ class NoWorker:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkersBusy:
+    """``ready`` tasks wait in the list ``name``, and all ``threads`` of its ``workers`` run other tasks."""
+
+    name: str
+    ready: int
+    workers: int
+    threads: int
+    kind: ClassVar[str] = "workers_busy"
+
+
+@dataclass(frozen=True, slots=True)
 class LeasedByClients:
     """The queue is a pull queue: its ``ready`` tasks wait for a client to lease them."""
 
@@ -180,10 +192,18 @@ Reason = (
     | WaitsForToken
     | LimitReached
     | NoWorker
+    | WorkersBusy
     | LeasedByClients
     | NextDue
     | NothingWaiting
 )
+
+
+class _Serving(NamedTuple):
+    """A worker's lists of ready tasks, and its status unless it is of the former release."""
+
+    lists: frozenset[str]
+    status: WorkerStatus | None
 
 
 class QueueReader(Steps):
@@ -233,7 +253,7 @@ class QueueReader(Steps):
             pipeline.zrange(pull_key(queue), f"({facts.at:.6f}", "+inf", byscore=True, offset=0, num=1)
             pipeline.smembers(RQ_WORKERS)
             leased, scheduled, pulled, workers = pipeline.execute()
-        served = self._served_lists(sorted(workers)[:MAX_WORKERS]) if facts.lists else frozenset()
+        serving = self._serving(sorted(workers)[:MAX_WORKERS]) if facts.lists else []
         running = tuple(_name_of(queue, entry) for entry in leased)
         if facts.mode == "pull":
             next_tasks = [_text(name) for name in pulled]
@@ -242,21 +262,21 @@ class QueueReader(Steps):
         return [
             *_switches(facts),
             *_limits(facts, running),
-            *_without_workers(facts, served),
+            *_workers(facts, serving),
             *_waiting(facts, next_tasks[0] if next_tasks else ""),
         ]
 
-    def _served_lists(self, keys: Iterable[bytes]) -> frozenset[str]:
-        """The lists that living workers serve. RQ's hash of a worker expires half a minute after its end."""
+    def _serving(self, keys: Iterable[bytes]) -> list[_Serving]:
+        """The living workers. RQ's hash of a worker expires half a minute after its end."""
         with transient_errors(), self.store.redis.pipeline(transaction=False) as pipeline:
             for key in keys:
-                pipeline.hmget(key, "queues", "death")
+                pipeline.hmget(key, "queues", "death", STATUS_FIELD)
             answers = pipeline.execute(raise_on_error=False)
-        found: set[str] = set()
-        for answer in answers:
-            if isinstance(answer, list) and answer[0] and not answer[1]:
-                found.update(_text(answer[0]).split(","))
-        return frozenset(found)
+        return [
+            _Serving(frozenset(_text(answer[0]).split(",")), load_status(answer[2] or b""))
+            for answer in answers
+            if isinstance(answer, list) and answer[0] and not answer[1]
+        ]
 
 
 def _switches(facts: QueueFacts) -> Iterable[Reason]:
@@ -282,7 +302,7 @@ def _limits(facts: QueueFacts, running: tuple[str, ...]) -> Iterable[Reason]:
         yield LimitReached(facts.max_concurrent, facts.in_flight, running)
 
 
-def _without_workers(facts: QueueFacts, served: frozenset[str]) -> Iterable[Reason]:
+def _workers(facts: QueueFacts, workers: Sequence[_Serving]) -> Iterable[Reason]:
     if facts.mode == "pull":
         if facts.ready:
             yield LeasedByClients(facts.ready)
@@ -291,8 +311,12 @@ def _without_workers(facts: QueueFacts, served: frozenset[str]) -> Iterable[Reas
         _, _, group = name.partition(".")
         # A worker of the queue's own group also empties the list that has this group's name.
         names = {name, facts.name} if not name or group == facts.group else {name}
-        if not names & served:
+        serving = [worker for worker in workers if names & worker.lists]
+        statuses = [worker.status for worker in serving if worker.status is not None]
+        if not serving:
             yield NoWorker(group or facts.group, ready)
+        elif len(statuses) == len(serving) and all(each.busy >= each.threads for each in statuses):
+            yield WorkersBusy(name, ready, len(serving), sum(each.threads for each in statuses))
 
 
 def _waiting(facts: QueueFacts, task: str) -> Iterable[Reason]:

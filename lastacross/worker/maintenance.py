@@ -12,6 +12,7 @@ from lastacross import config, logs
 from lastacross.broker import (
     DEFAULT_GROUP,
     MAX_PER_QUEUE,
+    OWN_NAME_PREFIX,
     BatchSteps,
     Broker,
     DeadGroups,
@@ -297,7 +298,6 @@ class Renewer:
                     self._on_lost(task)
 
 
-OWN_NAME_PREFIX = "lastacross-"
 CHUNK = 1000
 
 

@@ -67,6 +67,8 @@ class OutcomeRecorder:
         self._on_end = on_end
         self._count = count
         self._worker = worker
+        # The last failed attempt's task, time and reason.
+        self.last_failure: tuple[str, float, str] | None = None
         self.done = 0
         self.failed = 0
 
@@ -143,6 +145,7 @@ class OutcomeRecorder:
             _log.error("task.crash", **fields, outcome=became)
             return LOST if became == "gone" else "crashed"
         now = self._broker.now()
+        self.last_failure = (task.id, now, outcome.reason)
         delay = self._delay_seconds(outcome, now)
         attempt = self._history_entry(outcome, now, delay)
         if delay is None:

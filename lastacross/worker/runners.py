@@ -166,15 +166,16 @@ class Runners:
     @property
     def is_full(self) -> bool:
         """Whether every thread is running a task."""
-        return self._busy >= self.threads
+        return self.busy >= self.threads
 
     @property
     def free(self) -> int:
         """The number of threads that could start a task immediately."""
-        return max(0, self.threads - self._busy - self.waiting)
+        return max(0, self.threads - self.busy - self.waiting)
 
     @property
-    def _busy(self) -> int:
+    def busy(self) -> int:
+        """The number of threads that are running a task."""
         # Do not count the suspects' threads.
         return sum(1 for slot in list(self.running) if slot < self.threads)
 

@@ -15,8 +15,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from lastacross import config, logs, metrics
-from lastacross.broker import Broker, Leased, LeaseResult, new_token, queue_directory
+from lastacross import __version__, config, logs, metrics
+from lastacross.broker import (
+    OWN_NAME_PREFIX,
+    STATUS_FIELD,
+    Broker,
+    Leased,
+    LeaseResult,
+    WorkerStatus,
+    new_token,
+    queue_directory,
+)
 from lastacross.clock import SYSTEM
 from lastacross.errors import StoreUnavailableError
 from lastacross.stop_signals import handle_stop_signals
@@ -33,9 +42,9 @@ from lastacross.worker.leasing import (
     Serving,
     WakeUp,
 )
-from lastacross.worker.maintenance import OWN_NAME_PREFIX, START_PATIENCE_SECONDS, Maintenance, Renewer
+from lastacross.worker.maintenance import START_PATIENCE_SECONDS, Maintenance, Renewer
 from lastacross.worker.outcomes import EndListener, OutcomeRecorder, no_listener
-from lastacross.worker.recycling import UNLIMITED, Recycling, RecyclingLimits
+from lastacross.worker.recycling import UNLIMITED, Recycling, RecyclingLimits, resident_bytes
 from lastacross.worker.remote import RemoteDelivery
 from lastacross.worker.rq_compat import HEARTBEAT_TTL_SECONDS, RqWorker
 from lastacross.worker.runners import Attempts, Runners
@@ -175,6 +184,8 @@ class Worker(RqWorker):
         if not self._is_told_to_stop:
             _log.info("worker.drain", running=len(self._runners.running))
         self._is_told_to_stop = True
+        # Show it immediately.
+        self._heartbeat_at = 0.0
         self._interrupt.set()
 
     def drain(self) -> None:
@@ -455,8 +466,27 @@ class Worker(RqWorker):
         self._shown = self._state_now()
         with translated_errors():
             shown = {**self.serialize(), "state": self._shown}
+            shown[STATUS_FIELD] = self._status().dump()
             shown |= {"successful_job_count": self._recorder.done, "failed_job_count": self._recorder.failed}
             self.connection.hset(self.key, mapping=shown)
+
+    def _status(self) -> WorkerStatus:
+        now, monotonic = self._store.now(), SYSTEM.monotonic()
+        running = [(task.id, now - (monotonic - at)) for task, at in list(self._runners.running.values())]
+        task, at, reason = self._recorder.last_failure or ("", None, "")
+        return WorkerStatus(
+            release=__version__,
+            threads=self._runners.threads,
+            busy=self._runners.busy,
+            waiting=self._runners.waiting,
+            running=tuple(sorted(running, key=lambda each: each[1])),
+            memory_bytes=resident_bytes(),
+            groups=tuple(self._serving.groups),
+            is_draining=self._is_told_to_stop,
+            last_error=reason,
+            last_error_task=task,
+            last_error_at=at,
+        )
 
     def _state_now(self) -> str:
         return "suspended" if self._is_suspended else "busy" if self._runners.running else "idle"

@@ -163,4 +163,5 @@ def test_a_call_reads_a_bounded_part_of_a_huge_batch(reader: BatchReader, script
 
     found, position = reader.failed_members("b")
     assert (found, position) == ([], 327_680)
+    assert position is not None
     assert reader.failed_members("b", position) == ([], None)

@@ -8,6 +8,7 @@ import pytest
 
 from lastacross import store, taskqueue
 from lastacross.broker import (
+    STATUS_FIELD,
     Disabled,
     Draining,
     LeasedByClients,
@@ -21,6 +22,8 @@ from lastacross.broker import (
     Reason,
     Suspended,
     WaitsForToken,
+    WorkersBusy,
+    WorkerStatus,
 )
 from lastacross.store import Store
 from lastacross.taskqueue import Queue, Task
@@ -166,6 +169,17 @@ def test_a_worker_that_was_killed_serves_nothing_once_its_registration_expires(r
         reader.store.redis.delete(key)
 
         assert reader.why_idle("default") == [NoWorker("default", 1)]
+
+
+@pytest.mark.parametrize(("busy", "reasons"), [(2, [WorkersBusy("default", 1, 1, 2)]), (1, [])])
+def test_every_thread_runs_another_task(reader: QueueReader, busy: int, reasons: list[Reason]) -> None:
+    taskqueue.add(url="/a")
+    status = WorkerStatus("1", 2, busy, 0, (), 1, ("default",))
+    with worker(reader.store, "default"):
+        [key] = reader.store.redis.smembers(store.RQ_WORKERS)
+        reader.store.redis.hset(key, STATUS_FIELD, status.dump())
+
+        assert reader.why_idle("default") == reasons
 
 
 def test_a_pull_queue_waits_for_its_clients(reader: QueueReader, clock: StoppedClock) -> None:

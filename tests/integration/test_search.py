@@ -1,5 +1,7 @@
 """Tasks are found by filters, by a bounded number of looks at a time."""
 
+from typing import Any
+
 import pytest
 
 from lastacross import store, taskqueue
@@ -128,8 +130,8 @@ def test_a_call_looks_at_ten_thousand_tasks_in_few_round_trips(
     sizes: list[int] = []
     run = search.store.run
 
-    def noted(script: str, keys: list[str], args: list[object]) -> object:
-        answer = run(script, keys, args)  # type: ignore[arg-type]
+    def noted(script: str, keys: list[str], args: list[Any]) -> Any:
+        answer = run(script, keys, args)
         sizes.append(answer[2])
         return answer
 
@@ -157,9 +159,12 @@ def test_many_small_queues_are_searched_in_few_scripts(
     scripts.redis.rpush(store.ready_key("q150"), "q150_x")
     scripts_run: list[str] = []
     run = search.store.run
-    monkeypatch.setattr(
-        search.store, "run", lambda name, *args: (scripts_run.append(name), run(name, *args))[-1]
-    )
+
+    def noted(script: str, keys: list[str], args: list[Any]) -> Any:
+        scripts_run.append(script)
+        return run(script, keys, args)
+
+    monkeypatch.setattr(search.store, "run", noted)
 
     page = search.search(names, TaskFilter(url_prefix="/x"))
 
