@@ -12,7 +12,7 @@ from typing import Any
 from lastacross.broker.listing import ListedTask, Listing
 from lastacross.broker.record import instant_text
 from lastacross.broker.steps import Broker, Steps, transient_errors
-from lastacross.store import DEAD_GROUPS, dead_group_key, record_key
+from lastacross.store import DEAD_GROUPS, RECORD_PREFIX, dead_group_key
 
 OTHER = "other"
 """The group of all letters for which there was no place among the first 1,000 groups."""
@@ -87,26 +87,25 @@ class DeadGroups(Steps):
         """Delete up to 100 letters; otherwise the same as ``retry_some``."""
         return self._change_some(group, began_at, Broker(self.store).delete)
 
-    def _change_some(self, group: str, began_at: float, change: Callable[[Sequence[str]], list[bool]]) -> int:
+    def _change_some(self, group: str, began_at: float, change: Callable[[Sequence[Any]], list[bool]]) -> int:
         ids = self._older(group, began_at)
         if not ids:
             return 0
         has_changed = change(ids)
         gone = [each for each, was_dead in zip(ids, has_changed, strict=True) if not was_dead]
-        if gone:
-            self._run("drop_letters", [group, *gone])
-        return len(ids)
+        dropped = int(self._run("drop_letters", [group, *gone])) if gone else 0
+        return sum(has_changed) + dropped
 
-    def _older(self, group: str, began_at: float) -> list[str]:
+    def _older(self, group: str, began_at: float) -> list[bytes]:
         """The ids of up to 100 letters that died before ``began_at``, or whose records no longer exist."""
+        prefix = RECORD_PREFIX.encode()
         for chunk in range(_MAX_CHUNKS):
             first = chunk * MAX_PAGE
             with transient_errors():
-                raw: Any = self.store.redis.zrange(dead_group_key(group), first, first + MAX_PAGE - 1)
-                ids = [each.decode("utf-8", "replace") for each in raw]
+                ids: Any = self.store.redis.zrange(dead_group_key(group), first, first + MAX_PAGE - 1)
                 with self.store.redis.pipeline(transaction=False) as pipeline:
                     for each in ids:
-                        pipeline.hget(record_key(each), "dead_at")
+                        pipeline.hget(prefix + each, "dead_at")
                     times = pipeline.execute(raise_on_error=False)
             older = [each for each, at in zip(ids, times, strict=True) if _number(at) < began_at]
             if older or not ids:

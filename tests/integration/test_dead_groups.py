@@ -279,6 +279,19 @@ def test_a_group_is_deleted(groups: DeadGroups, scripts: Scripts, clock: Stopped
     assert (groups.find(group), sets(scripts.store)) == (None, {})
 
 
+def test_an_id_that_is_not_utf8_does_not_hold_up_a_group(
+    groups: DeadGroups, scripts: Scripts, clock: StoppedClock
+) -> None:
+    die(scripts, "a")
+    group = only(groups)
+    scripts.redis.zadd(store.dead_group_key(group), {b"default_\xff": 1})
+
+    assert [task.name for task in groups.letters(group)] == ["a"]
+    assert groups.retry_some(group, clock.now() + 1) == 2
+    assert groups.retry_some(group, clock.now() + 1) == 0
+    assert groups.all() == []
+
+
 def test_a_damaged_group_is_not_shown(groups: DeadGroups, scripts: Scripts) -> None:
     for number, value in enumerate([b"\xff", b"", b"1 2 3", b'x 1 ["","",""]', b'1 1 ["",""]']):
         scripts.redis.hset(store.DEAD_GROUPS, f"g{number}", value)
