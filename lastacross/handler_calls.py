@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import NoReturn, ParamSpec, TypeVar
 
 from lastacross import logs
+from lastacross.exit_codes import exit_code_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -75,7 +76,7 @@ def leave(forks: int, error: BaseException | None = None, *, has_failed: bool = 
     if isinstance(error, ValueError | RuntimeError):
         _explain(error)
     if _forks != forks:
-        _end(error, _exit_code(error) if error is not None else int(has_failed))
+        _end(error, exit_code_of(error) if error is not None else int(has_failed))
 
 
 def _end(error: BaseException | None, code: int) -> NoReturn:
@@ -100,14 +101,6 @@ def _report(error: BaseException | None, code: int) -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
-
-
-def _exit_code(error: BaseException) -> int:
-    """Return the exit code of a program that ends with this exception."""
-    if isinstance(error, SystemExit):
-        # The system keeps a byte of the code.
-        return error.code & 0xFF if isinstance(error.code, int) else int(error.code is not None)
-    return 1
 
 
 def _explain(error: ValueError | RuntimeError) -> None:

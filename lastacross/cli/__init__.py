@@ -5,13 +5,13 @@ standard error, as one line that names the problem and the remedy, without a tra
 """
 
 import importlib
-import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 import click
 
 from lastacross.cli.base import cli, complain
+from lastacross.exit_codes import exit_code_of, print_reason
 from lastacross.processes import ending
 
 
@@ -58,13 +58,6 @@ def main() -> NoReturn:
     try:
         code = run()
     except SystemExit as end:  # gunicorn's processes end like this
-        code = _code_of(end)
+        print_reason(end)
+        code = exit_code_of(end)
     ending.end_process(code)
-
-
-def _code_of(end: SystemExit) -> int:
-    """The exit code that the interpreter would use."""
-    if end.code is None or isinstance(end.code, int):
-        return end.code or 0
-    print(end.code, file=sys.stderr)
-    return 1

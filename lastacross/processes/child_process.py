@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from lastacross import config, store
+from lastacross.exit_codes import exit_code_of, print_reason
 from lastacross.processes import ending, process_title
 
 
@@ -99,7 +100,8 @@ def fork(
         _begin_anew(command, environ, own_fds)
         code = run()
     except SystemExit as end:  # gunicorn's processes end like this
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        print_reason(end)
+        code = exit_code_of(end)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from lastacross import logs
 from lastacross.clock import SYSTEM
+from lastacross.exit_codes import exit_code_of, print_reason
 from lastacross.processes import process_title
 from lastacross.processes.die_with_parent import signal_at_parents_death, supervisor_fd
 
@@ -25,6 +26,8 @@ _MAX_REQUEST_BYTES = 64
 # How long a worker may take to end after its supervisor's death; more than it needs to drain.
 KILL_SECONDS = 35.0
 _FORK = b"fork"
+# The names of both kinds of processes, in titles and in the log.
+_SERVER, _CHILD = "fork-server", "single-task"
 
 _log = logs.get("lastacross.fork")
 
@@ -99,7 +102,7 @@ class ForkServer:
             theirs.close()
             return cls(ours, pid)
         ours.close()
-        _run_and_exit(lambda: _Server(theirs, run_child).serve(parent))
+        _run_and_exit(_SERVER, lambda: _Server(theirs, run_child).serve(parent))
         raise AssertionError("unreachable")
 
     def fork(self) -> ForkedChild:
@@ -145,7 +148,7 @@ class _Server:
         signal_at_parents_death(signal.SIGKILL)
         if os.getppid() != parent:
             return
-        process_title.show(["lastacross", "fork-server"])
+        process_title.show(["lastacross", _SERVER])
         for fd in (self._woken, self._wakeup):
             os.set_blocking(fd, False)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
@@ -197,7 +200,7 @@ class _Server:
             os.close(status)
         else:
             if not pid:
-                _run_and_exit(lambda: self._become_child(channel, status, server))
+                _run_and_exit(_CHILD, lambda: self._become_child(channel, status, server))
             self._children[pid] = status
             _tell(status, str(pid))
         os.close(channel)
@@ -212,7 +215,7 @@ class _Server:
         # Whatever the child starts belongs to its group and is killed after its end.
         os.setsid()
         signal_at_parents_death(signal.SIGKILL)
-        process_title.show(["lastacross", "single-task"])
+        process_title.show(["lastacross", _CHILD])
         if os.getppid() == server:
             self._run_child(socket.socket(fileno=channel))
 
@@ -231,16 +234,20 @@ class _Server:
                 os.close(fd)
 
 
-def _run_and_exit(function: Callable[[], None]) -> None:
-    """Run the function of a forked process and end the process, without returning to its parent's code."""
+def _run_and_exit(name: str, function: Callable[[], None]) -> None:
+    """Run the function of a forked process and end the process, without returning to its parent's code.
+
+    ``name`` is the process's name in the log.
+    """
     code = 1
     try:
         function()
         code = 0
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        print_reason(end)
+        code = exit_code_of(end)
     except BaseException:
-        _log.exception("fork.failed")
+        _log.exception("fork.failed", process=name, pid=os.getpid())
     finally:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):

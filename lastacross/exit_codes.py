@@ -1,0 +1,16 @@
+"""The exit code of a process that ends with an exception. Every command loads this module, so it is light."""
+
+import sys
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The exit code that the interpreter would use, as the system keeps it: 0 to 255."""
+    if not isinstance(error, SystemExit):
+        return 1
+    return error.code & 0xFF if isinstance(error.code, int) else int(error.code is not None)
+
+
+def print_reason(end: SystemExit) -> None:
+    """Print the message with which ``sys.exit`` was called instead of a code, as the interpreter would."""
+    if not isinstance(end.code, int | None):
+        print(end.code, file=sys.stderr)
