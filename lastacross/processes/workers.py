@@ -38,8 +38,8 @@ Command = Callable[[Sequence[str]], int]
 """Runs ``lastacross`` with these arguments; returns the exit code."""
 
 
-class _Custody:
-    """Watches a worker process, and immediately releases its tasks once it is dead.
+class _Watchdog:
+    """Watches a worker process's pulse, and releases its tasks immediately once it is dead.
 
     Args:
         table: the file in which the process records its running tasks and its pulse.
@@ -75,7 +75,8 @@ class _Custody:
         log.error("worker.silent", pid=pid, running_seconds=tasks, remedy="this process is replaced")
         return True
 
-    def _begin_again(self) -> None:
+    def _reset(self) -> None:
+        """Forget the ended process, so that nothing of it counts against the next one."""
         self._table.unlink(missing_ok=True)
         self._watch, self._was_silent = Watch(self._table), False
 
@@ -100,10 +101,9 @@ class _Custody:
         except StoreUnavailableError:
             raise
         except Exception:
-            # This report is not repeated, so nothing of it may count against the next process.
-            self._begin_again()
+            self._reset()  # this report is not repeated
             raise
-        self._begin_again()
+        self._reset()
         for task_id, outcome in released.items():
             log.warning("task.rescue", task=task_id, outcome=outcome, pid=pid, code=returncode)
 
@@ -152,14 +152,14 @@ def specs(
     for number in range(1, processes + 1):
         # Service names never begin with `@`, so a backend named `worker` cannot share the others' tables.
         table = folder / (f"worker-{number}" if name == DEFAULT_SERVICE else f"@{name}-{number}")
-        custody = _Custody(table, store, all_served, settings.lease_seconds)
+        watchdog = _Watchdog(table, store, all_served, settings.lease_seconds)
         found.append(
             ChildSpec(
                 name=f"worker-{number}" if name == DEFAULT_SERVICE else f"{name}-{number}",
                 command=[sys.executable, "-m", "lastacross", *arguments],
                 environ={**environ, SERVICE: name, STARTED_TABLE: str(table)},
-                on_death=custody.report,
-                is_silent=custody.is_silent,
+                on_death=watchdog.report,
+                is_silent=watchdog.is_silent,
                 arguments=arguments,
             )
         )
