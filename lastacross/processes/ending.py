@@ -7,6 +7,7 @@ stop.
 
 import atexit
 import gc
+import importlib
 import io
 import itertools
 import os
@@ -19,6 +20,8 @@ from typing import Any, NoReturn
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C."""
+THREADS_SECONDS = 30.0
+"""How long a process that ends waits for the application's threads."""
 
 # The interpreter flushes a file that nobody has closed when it frees the file.
 _BUFFERED = frozenset({io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom})
@@ -27,14 +30,37 @@ _BUFFERED = frozenset({io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom})
 def end_process(code: int) -> NoReturn:
     """End this process like ``sys.exit(code)``, but without freeing its objects; main thread only.
 
-    It waits for threads that are not daemons, runs all ``atexit`` hooks (the application's, logging's, the
-    datastore's) and flushes open files.
+    It waits for threads that are not daemons, up to ``THREADS_SECONDS``, runs all ``atexit`` hooks (the
+    application's, logging's, the datastore's) and flushes open files.
     """
     if sys.getprofile() is not None or sys.gettrace() is not None:
         sys.exit(code)  # what measures or debugs this program has work to do afterwards
     # A second Ctrl-C ends the wait for a thread or a hook.
     end_at_interrupt()
+    _end_in_spite_of_threads(code, THREADS_SECONDS)
     threading._shutdown()  # type: ignore[attr-defined]
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    _finish(code)
+
+
+def _end_in_spite_of_threads(code: int, seconds: float) -> None:
+    """Let a signal end this process after this time, even while the main thread waits for others."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        # Only now, because commands such as `--version` load no logging.
+        logs = importlib.import_module("lastacross.logs")
+        main = threading.main_thread()
+        names = [each.name for each in threading.enumerate() if not each.daemon and each is not main]
+        logs.get("lastacross.process").warning(
+            "process.threads_cut_off", threads=names, after_seconds=seconds
+        )
+        _finish(code)
+
+    signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _finish(code: int) -> NoReturn:
     atexit._run_exitfuncs()
     try:
         sys.stdout.flush()
