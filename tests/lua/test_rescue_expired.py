@@ -83,15 +83,16 @@ def test_a_poison_member_fails_its_batch(scripts: Scripts) -> None:
     assert scripts.is_finished("b")
 
 
-def test_each_queue_moves_no_more_than_asked_for_oldest_first(scripts: Scripts) -> None:
+def test_each_queue_moves_no_more_than_asked_for_and_the_last_leased_first(scripts: Scripts) -> None:
     scripts.add("default_a", "default_b", "other_c")
     scripts.lease(wanted=1)
     scripts.clock.advance(1)
     scripts.lease("default", "other")
     scripts.clock.advance(60)
 
-    assert rescue(scripts, "default", "other", most=1) == ["default_a", "ready", "other_c", "ready"]
-    assert rescue(scripts, "default", "other", most=1) == ["default_b", "ready"]
+    assert rescue(scripts, "default", "other", most=1) == ["default_b", "ready", "other_c", "ready"]
+    assert rescue(scripts, "default", "other", most=1) == ["default_a", "ready"]
+    assert scripts.ready() == ["default_a", "default_b"]
 
 
 def test_a_lost_lease_whose_record_is_gone_cancels_its_member(scripts: Scripts) -> None:
@@ -234,3 +235,37 @@ def test_a_caller_that_does_not_know_the_servers_time_ends_no_lease(
     rescued = answer[2] if script == "maintain_queues" else answer
     assert rescued == (["default_a", "ready"] if is_rescued else [])
     assert scripts.state("default_a") == ("ready" if is_rescued else "leased")
+
+
+def test_more_tasks_than_one_call_moves_come_back_in_the_order_of_their_leases(scripts: Scripts) -> None:
+    """Their names and the ends of their leases do not tell that order."""
+    names = [f"default_{(number * 7) % 25:02}" for number in range(25)]
+    scripts.add(*names)
+    leases = [lease for _ in names for lease in scripts.lease(wanted=1, free=1)]
+    assert [task for task, _ in leases] == names
+    for task, lease in reversed(leases):
+        scripts.run("renew_leases", scripts.now, task, lease, 0)
+    scripts.add("default_waiting")
+    scripts.clock.advance(9)
+
+    moved = []
+    while found := rescue(scripts, most=10):
+        moved.append(len(found) // 2)
+
+    assert moved == [10, 10, 5]
+    assert scripts.ready() == [*names, "default_waiting"]
+
+
+def test_a_lease_without_a_number_beyond_the_limit_is_rescued_later(scripts: Scripts) -> None:
+    scripts.leased("default_a")
+    scripts.leased("default_b")
+    [entry] = [each for each in scripts.entries() if each.startswith("default_a:")]
+    scripts.redis.zrem(store.leased_key("default"), entry)
+    scripts.redis.zadd(store.leased_key("default"), {"default_a": 0})
+    scripts.redis.hdel(f"{store.RQ}job:default_a", "lease")
+    scripts.clock.advance(9)
+
+    outcomes = [*rescue(scripts, most=1), *rescue(scripts, most=1)]
+
+    assert sorted(outcomes) == ["default_a", "default_b", "ready", "ready"]
+    assert scripts.entries() == []

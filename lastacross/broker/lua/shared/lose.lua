@@ -144,7 +144,8 @@ end
 -- Recover tasks so that they run again in the order in which they were leased. Each is pushed to the front of its list,
 -- so the one to run first comes last. Adds each task id and the result of `lose` to `results`.
 -- Each loss is { queue = , entry = , started = }. Started tasks run first, because they have waited the longest.
-local function lose_all(losses, now, results, is_blameless)
+-- If there are more than `limit`, only that many are recovered, which are the last to run.
+local function lose_all(losses, now, results, is_blameless, limit)
   for _, loss in ipairs(losses) do
     loss.id, loss.lease, loss.number = split_entry(loss.entry)
   end
@@ -157,7 +158,11 @@ local function lose_all(losses, now, results, is_blameless)
     end
     return one.entry > other.entry
   end)
-  for _, loss in ipairs(losses) do
+  for position = 1, math.min(#losses, limit or #losses) do
+    local loss = losses[position]
+    if loss.lease == '' then
+      call('ZREM', LEASED .. loss.queue, loss.entry)
+    end
     results[#results + 1] = loss.id
     results[#results + 1] = lose(loss.id, loss.queue, loss.lease, loss.started, now, is_blameless)
   end

@@ -14,20 +14,20 @@ local function trusted_time(text)
   return now, math.abs(tonumber(whole) + tonumber(microseconds) / 1e6 - now) <= tonumber(tolerance)
 end
 
+-- A dead machine may have held more tasks than one call moves. The entries are sorted beyond the limit, so that the next
+-- call's tasks come before this one's.
+local SORTED_PER_MOVED = 10
+
 -- Returns a flat list with a task id and 'ready', 'poison', 'damaged' or 'gone' for each lease that was ended.
 local function rescue_of_all(queues, now, limit)
-  local results = {}
+  local results, until_now = {}, instant(now + LEASE_SHIFT)
   for _, queue in ipairs(queues) do
-    local leased, losses = LEASED .. queue, {}
-    local entries = call('ZRANGEBYSCORE', leased, '-inf', instant(now + LEASE_SHIFT), 'LIMIT', 0, limit)
-    for _, entry in ipairs(entries) do
-      local _, lease = split_entry(entry)
-      if lease == '' then
-        call('ZREM', leased, entry)
-      end
+    local losses = {}
+    local most = SORTED_PER_MOVED * limit
+    for _, entry in ipairs(call('ZREVRANGEBYSCORE', LEASED .. queue, until_now, '-inf', 'LIMIT', 0, most)) do
       losses[#losses + 1] = { queue = queue, entry = entry }
     end
-    lose_all(losses, now, results)
+    lose_all(losses, now, results, false, tonumber(limit))
   end
   return results
 end
