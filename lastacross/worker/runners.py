@@ -19,6 +19,12 @@ from lastacross.worker.isolation import IsolatedProcesses
 from lastacross.worker.remote import RemoteDelivery
 from lastacross.worker.started import StartedTable
 
+# A suspect that has waited for a lane for this long is released, because another process may have a free one.
+SUSPECT_WAIT_SECONDS = 1.0
+# How often a process releases the same suspect. It leases the task again if no other process has a free lane.
+MAX_SUSPECT_RELEASES = 3
+_MAX_RELEASED = 1000
+
 _log = logs.get("lastacross.worker")
 
 
@@ -106,7 +112,10 @@ class Runners:
         self._deadline_seconds = deadline_seconds
         self._clock = clock
         self._waiting: queue.SimpleQueue[Leased | None] = queue.SimpleQueue()
-        self._suspects: collections.deque[Leased] = collections.deque()
+        # The suspects that wait for a lane, and since when.
+        self._suspects: collections.deque[tuple[Leased, float]] = collections.deque()
+        # Task id → how often it was released because it had to wait.
+        self._releases: collections.Counter[str] = collections.Counter()
         self._suspects_lock = threading.Lock()
         # The slots of lanes that run no suspect.
         self._free_lanes = list(range(threads, threads + suspect_lanes))
@@ -138,7 +147,7 @@ class Runners:
         """Queue leased tasks, to be run in this order."""
         for task in tasks:
             if task.is_suspect:
-                self._suspects.append(task)
+                self._suspects.append((task, self._clock.monotonic()))
             else:
                 self._waiting.put(task)
         if self._suspects:
@@ -211,9 +220,26 @@ class Runners:
     def take_waiting(self) -> list[Leased]:
         """Take back all tasks that no thread has started, including suspects, to release them."""
         with self._suspects_lock:
-            suspects = list(self._suspects)
+            suspects = [task for task, _ in self._suspects]
             self._suspects.clear()
         return _drained(self._waiting) + suspects
+
+    def take_late_suspects(self) -> list[Leased]:
+        """Take back the suspects that have waited too long for a lane, to release them."""
+        since = self._clock.monotonic() - SUSPECT_WAIT_SECONDS
+        late: list[Leased] = []
+        kept: list[tuple[Leased, float]] = []
+        with self._suspects_lock:
+            for task, at in self._suspects:
+                if at > since or self._releases[task.id] >= MAX_SUSPECT_RELEASES:
+                    kept.append((task, at))
+                else:
+                    late.append(task)
+            self._suspects = collections.deque(kept)
+        if len(self._releases) > _MAX_RELEASED:
+            self._releases.clear()
+        self._releases.update(task.id for task in late)
+        return late
 
     def take_beyond(self, kept: int) -> list[Leased]:
         """Take back all waiting tasks except suspects and the first ``kept``, to release them."""
@@ -235,7 +261,7 @@ class Runners:
         """The next suspect; if there is none, the lane is free and its thread ends."""
         with self._suspects_lock:
             if self._suspects:
-                return self._suspects.popleft()
+                return self._suspects.popleft()[0]
             self._free_lanes.append(slot)
             return None
 

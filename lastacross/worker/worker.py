@@ -350,6 +350,9 @@ class Worker(RqWorker):
         if kept is not None or self._unreleased:
             self._release([] if kept is None else self._runners.take_beyond(kept))
             self._may_have_work = True
+        if late := self._runners.take_late_suspects():
+            # This wakes other processes, which ask for these tasks before this one does.
+            self._release(late)
 
     def _wait_seconds(self) -> float:
         seconds = SLOW_TASK_SECONDS if self._runners.waiting else SAFETY_CALL_SECONDS

@@ -159,6 +159,24 @@ def test_a_suspect_without_a_thread_is_kept_for_later(
     made.stop()
 
 
+def test_a_suspect_that_waits_for_a_lane_is_given_to_other_processes_three_times(handlers: Handlers) -> None:
+    clock = StoppedClock()
+    made = runners(handlers, clock=clock, lanes=1)
+    made.put([leased(name="slow", suspect=1)])
+    wait_until(lambda: handlers.alone == ["slow"])
+    released = []
+    for _ in range(4):
+        made.put([leased(name="late", suspect=1)])
+        clock.advance(0.9)
+        assert made.take_late_suspects() == []
+        clock.advance(0.1)
+        released.append([task.name for task in made.take_late_suspects()])
+
+    assert released == [["late"], ["late"], ["late"], []]
+    assert [task.name for task in made.take_waiting()] == ["late"]
+    made.stop()
+
+
 def test_a_suspect_that_runs_does_not_make_the_process_look_full(handlers: Handlers) -> None:
     made = runners(handlers, 1)
     made.put([leased(name="suspect", suspect=1)])
