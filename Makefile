@@ -38,9 +38,12 @@ FAULTS = $(addprefix tests/acceptance/test_,faults.py rates.py queue_file.py idl
 	quilt_running.py count_running.py error_collector_running.py) tests/integration/test_channel_gunicorn.py \
 	tests/integration/test_worker.py tests/browser/test_quilt.py tests/browser/test_longtask.py
 
-faults: ## test the promises under faults and load, and print this machine's figures
+FAULT_OPTIONS = $(if $(ROWS),--rows $(ROWS)) $(if $(OUT),--out $(OUT))
+
+faults: ## cause faults, print a table of their costs and this machine's figures (ROWS=kill,storm OUT=table.md)
 	@.ci/install-debian
 	@.ci/install "$(VENV)" "$(PYTHON)" requirements-dev.lock
+	@$(BIN)/python -m tests.faults $(FAULT_OPTIONS)
 	@exec $(BIN)/python -m pytest -p tests.support.measured -m "not long" $(FAULTS)
 
 check: ## check format, lint, types and architecture, and run the fast tests

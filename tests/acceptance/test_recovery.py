@@ -5,13 +5,14 @@ import signal
 import statistics
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from lastacross import taskqueue
-from tests.support.lab import FILES, Lab, running_lab, worker_pids
+from tests.support import endless_app
+from tests.support.lab import Lab, running_lab, worker_pids
 from tests.support.processes import is_alive, kill, wait_until
+from tests.support.weight import private_mb
 
 pytestmark = pytest.mark.slow
 
@@ -20,21 +21,7 @@ CUT_OFF = ("0.05", "3", "60")
 # Without preloading only two run at a time.
 SHORTER = ("0.05", "1", "4")
 
-ENDLESS = {
-    "main.py": FILES["main.py"]
-    .replace("import json\n", "import json\nimport re\n")
-    .replace(
-        '    elif path == "/fill":',
-        '    elif path == "/endless":\n        re.match(r"(a+)+$", "a" * 64 + "b")\n'
-        '    elif path == "/busy":\n        time.sleep(4)\n        hold(float(fields.pop("seconds")))\n'
-        '    elif path == "/fill":',
-    )
-    .replace(
-        "def app(",
-        'def hold(seconds):\n    """Keep the interpreter, as a long call into C does."""\n'
-        "    import ctypes\n    ctypes.PyDLL(None).usleep(int(seconds * 1e6))\n\n\ndef app(",
-    ),
-}
+ENDLESS = {"main.py": endless_app.MAIN}
 
 
 @pytest.fixture
@@ -58,15 +45,6 @@ def begins(lab: Lab, path: str) -> dict[str, list[tuple[float, int]]]:
         if note["what"] == "begin" and note["path"] == path:
             found.setdefault(note["task"], []).append((note["at"], note["pid"]))
     return found
-
-
-def private_mb(pid: int) -> float:
-    """The private memory of a process; 0 if it has ended."""
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
 
 
 @pytest.mark.parametrize("preload", ["1", "0"])

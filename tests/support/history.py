@@ -26,6 +26,9 @@ FAILED = -1
 
 OK, FAIL, UNKNOWN = "ok", "fail", "unknown"
 
+CLOCK_OFF = "TEST_CLOCK_OFF"
+"""Environment variable: by how many seconds a test has set a process's clock, for times in its history."""
+
 # The kinds of fault: Redis lost its data, a process stalled and continued, a process was killed, or Redis or
 # the datastore ended and kept its data.
 EMPTIED, STALLED, KILLED, CUT = "emptied", "stalled", "killed", "cut"
@@ -56,12 +59,12 @@ class Recorder:
     def invoke(self, op: str, **asked: Any) -> str:
         """Record the start of an operation; returns its number, for ``end``."""
         number = f"{os.getpid()}-{next(self._numbers)}"
-        self._write({"n": number, "type": "invoke", "op": op, "at": time.time(), **_process(), **asked})
+        self._write({"n": number, "type": "invoke", "op": op, "at": _now(), **_process(), **asked})
         return number
 
     def end(self, number: str, outcome: str, answer: Any = None) -> None:
         """Record the end of an operation."""
-        self._write({"n": number, "type": outcome, "at": time.time(), "answer": answer})
+        self._write({"n": number, "type": outcome, "at": _now(), "answer": answer})
 
     def note(self, op: str, **asked: Any) -> None:
         """Record an event without a duration, such as a fault."""
@@ -88,6 +91,10 @@ class Recorder:
     def _write(self, event: Mapping[str, Any]) -> None:
         # A kill may cut off a long line. The leading line break keeps the next event intact.
         os.write(self._file, b"\n" + json.dumps(event).encode() + b"\n")
+
+
+def _now() -> float:
+    return time.time() - float(os.environ.get(CLOCK_OFF, "0"))
 
 
 def _process() -> dict[str, int]:

@@ -165,12 +165,14 @@ class Lab:
             assert running.others() == []
 
     @contextlib.contextmanager
-    def started_workers(self, processes: int = 2, threads: int = 8, *options: str) -> Iterator[Started]:
-        """Like ``workers``, but the processes are killed at the end."""
+    def started_workers(
+        self, processes: int = 2, threads: int = 8, *options: str, environ: Mapping[str, str] | None = None
+    ) -> Iterator[Started]:
+        """Like ``workers``, but the processes are killed at the end; ``environ`` has further variables."""
         command = ["worker", "--processes", str(processes), "--threads", str(threads), *options]
         arguments = python("-m", "lastacross", "--app", str(self.root), *command)
         before = self._registered()
-        with started(arguments, self.root, self.environ) as running:
+        with started(arguments, self.root, {**self.environ, **(environ or {})}) as running:
             wait_until(
                 lambda: len(self._registered() - before) >= processes or running.process.poll() is not None,
                 60,
@@ -282,6 +284,7 @@ def running_lab(
     append_only: bool = False,
     files: Mapping[str, str] | None = None,
     clock: Callable[[Path], SettableClock] | None = None,
+    binary: str | None = None,
 ) -> Iterator[Lab]:
     """Provide a lab that this process uses, so that ``taskqueue.add`` adds to its Redis.
 
@@ -290,7 +293,7 @@ def running_lab(
     """
     with (
         tempfile.TemporaryDirectory(prefix="la-lab-") as name,
-        running_server(append_only=append_only, clock=clock) as server,
+        running_server(append_only=append_only, clock=clock, binary=binary) as server,
         contextlib.ExitStack() as stack,
     ):
         folder = Path(name)

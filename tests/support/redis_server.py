@@ -56,6 +56,8 @@ class RedisServer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env={**os.environ, **self.environ},
+            # A write beyond a limit on the size of files then fails, as on a full disk, and does not kill.
+            restore_signals=False,
         )
         deadline = time.monotonic() + 20
         with redis.Redis.from_url(self.url) as client:
@@ -123,17 +125,20 @@ def server_binary() -> str:
 
 @contextlib.contextmanager
 def running_server(
-    append_only: bool = False, clock: Callable[[Path], SettableClock] | None = None
+    append_only: bool = False,
+    clock: Callable[[Path], SettableClock] | None = None,
+    binary: str | None = None,
 ) -> Iterator[RedisServer]:
     """Start a server in a new folder. At the end, stop the server and delete the folder.
 
     Args:
         append_only: the same as for ``RedisServer``.
         clock: ``SettableClock``, for a server whose clock the test sets.
+        binary: the path of a redis-server or valkey-server; None for the one of ``server_binary``.
     """
     # A socket's path must be short. pytest's tmp_path can exceed the 107 bytes that Linux allows.
     folder = Path(tempfile.mkdtemp(prefix="la-redis-"))
-    server = RedisServer(server_binary(), folder, append_only)
+    server = RedisServer(binary or server_binary(), folder, append_only)
     if clock is not None:
         server.clock = clock(folder)
         server.environ = server.clock.environ

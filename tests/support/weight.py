@@ -44,25 +44,42 @@ def tree(pid: int) -> list[int]:
 
 def cpu_seconds(pid: int) -> float:
     """The processor time of a process and its descendants, including those that have ended."""
-    total = 0
-    for one in tree(pid):
-        fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
-        total += sum(map(int, fields[11:15]))
-    return total / _TICKS
+    return sum(sum(_times(one)) for one in tree(pid)) / _TICKS
 
 
-def memory_mb(pid: int, kind: str) -> float:
-    """One of the sums of /proc/…/smaps_rollup, in MB."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith(f"{kind}:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
+def own_cpu_seconds(pid: int) -> float:
+    """The processor time of one process without its children; 0 if it has ended."""
+    return sum(_times(pid)[:2]) / _TICKS
+
+
+def _times(pid: int) -> list[int]:
+    fields = _read(pid, "stat").rpartition(")")[2].split()
+    return [int(field) for field in fields[11:15]]
+
+
+def _read(pid: int, file: str) -> str:
+    """A file of a process; empty if the process has ended."""
+    try:
+        return Path(f"/proc/{pid}/{file}").read_bytes().decode(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def memory_mb(pid: int, *kinds: str) -> float:
+    """The sum of these lines of /proc/…/smaps_rollup, in MB; 0 if the process has ended."""
+    lines = _read(pid, "smaps_rollup").splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.partition(":")[0] in kinds) / 1024
+
+
+def private_mb(pid: int) -> float:
+    """The private memory of a process in MB; 0 if it has ended."""
+    return memory_mb(pid, "Private_Dirty", "Private_Clean")
 
 
 def command(pid: int) -> str:
-    """What a process is called."""
-    words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-    return next((word for word in words[2:] if word not in ("", "-m", "lastacross")), "?")
+    """The first word of a process's command line that tells what it does."""
+    words = _read(pid, "cmdline").split("\0")
+    return next((word for word in words[1:] if word not in ("", "-m", "lastacross")), "?")
 
 
 def show_memory(when: str, pid: int) -> None:
@@ -71,8 +88,7 @@ def show_memory(when: str, pid: int) -> None:
     load = os.getloadavg()[0]
     print(f"{when}: {sum(memory_mb(one, 'Pss') for one in processes):.0f} MB PSS (load {load:.1f})")
     for one in processes:
-        private = memory_mb(one, "Private_Dirty") + memory_mb(one, "Private_Clean")
-        print(f"  {command(one):20} {memory_mb(one, 'Pss'):6.1f} MB PSS, {private:5.1f} MB private")
+        print(f"  {command(one):20} {memory_mb(one, 'Pss'):6.1f} MB PSS, {private_mb(one):5.1f} MB private")
 
 
 def paint(url: str) -> None:
