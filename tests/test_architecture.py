@@ -735,6 +735,17 @@ def test_a_web_process_loads_no_worker() -> None:
     assert {"rq", "lastacross.worker"} & set(loaded.stdout.split()) == set()
 
 
+def test_a_supervisor_loads_nothing_that_only_its_processes_need() -> None:
+    """Both are commands of one module. What a supervisor loads stays in memory beside them."""
+    program = "import sys, lastacross.cli.processes, lastacross.processes.dev; print(*sorted(sys.modules))"
+
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    names = set(loaded.stdout.split())
+    assert "lastacross.processes.supervisor" in names
+    assert names & {"sqlalchemy", "rq", "gunicorn", "jinja2", "limits", "lastacross.webapp"} == set()
+
+
 MAX_SMALL_MODULES = 10
 SMALL_LINES = 60
 FUNCTION_LINES_P90 = 20

@@ -1,5 +1,10 @@
-"""``dev``, ``web``, ``worker``, ``scheduler``: commands that run an application's processes."""
+"""``dev``, ``web``, ``worker``, ``scheduler``: commands that run an application's processes.
 
+A supervisor lives as long as the processes that it started, and runs none of their code, so each command
+imports only its own modules.
+"""
+
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -11,7 +16,7 @@ import click
 from lastacross.cli.base import cli, takes_app
 from lastacross.cli.connecting import configured, environ_of
 from lastacross.config import DEFAULT_SERVICE, Config, diagnostics, variables
-from lastacross.processes import dev, preload, probes, scheduler, supervisor, web, worker, workers
+from lastacross.processes import probes, supervisor, workers
 
 
 @cli.command("dev", epilog="Example: PORT=9000 LASTACROSS_DATA_DIR=/tmp/var lastacross dev")
@@ -22,14 +27,14 @@ def _dev(root: Path) -> int:
     Data is kept in the data folder (LASTACROSS_DATA_DIR, by default var/) until the next start. If REDIS_URL
     or DATABASE_URL is set, it is used instead. Ctrl-C stops everything.
     """
-    return dev.run(root, os.environ, _run_again)
+    return _call("dev", "run", root, os.environ, _run_again)
 
 
 @cli.command("web", epilog="Example: PORT=80 WEB_CONCURRENCY=2 lastacross web")
 @takes_app
 def _web(root: Path) -> int:
     """Run a web server (HOST, PORT, WEB_CONCURRENCY)."""
-    return web.run(configured(root))
+    return _call("web", "run", configured(root))
 
 
 class _Service(click.ParamType[str]):
@@ -160,7 +165,9 @@ def _worker_process(
 ) -> int:
     """Run one worker process; ``worker`` starts this command."""
     configuration = configured(root)
-    return worker.run(
+    return _call(
+        "worker",
+        "run",
         configuration,
         threads=threads or configuration.settings.threads,
         queues=_names(queues),
@@ -173,14 +180,14 @@ def _worker_process(
 @takes_app
 def _worker_isolated(root: Path) -> int:
     """Run suspect tasks alone; a worker process starts this command."""
-    return worker.run_isolated(configured(root))
+    return _call("worker", "run_isolated", configured(root))
 
 
 @cli.command("announce", hidden=True)
 @takes_app
 def _announce(root: Path) -> int:
     """Print the site's address once it answers; ``dev`` starts this command."""
-    return dev.announce(configured(root))
+    return _call("dev", "announce", configured(root))
 
 
 @cli.command("preload", hidden=True)
@@ -188,7 +195,13 @@ def _announce(root: Path) -> int:
 @takes_app
 def _preload(root: Path, kinds: tuple[str, ...]) -> int:
     """Import the application and fork other processes; a supervisor starts this command."""
-    return preload.run(lambda: configured(root), kinds, _run_again)
+    return _call("preload", "run", lambda: configured(root), kinds, _run_again)
+
+
+def _call(module: str, function: str, *args: Any, **options: Any) -> int:
+    """Import a module of ``processes``, and call its function, which returns an exit code."""
+    code: int = getattr(importlib.import_module(f"lastacross.processes.{module}"), function)(*args, **options)
+    return code
 
 
 def _run_again(arguments: Sequence[str]) -> int:
@@ -206,7 +219,7 @@ def _scheduler(root: Path, health_port: int | None, health_host: str) -> int:
     """Run a scheduler, which starts cron jobs, sends tasks added in transactions, and uploads queue.yaml."""
     configuration = configured(root)
     supervisor.watch_parent()
-    return scheduler.run(configuration, _health_at(health_host, health_port))
+    return _call("scheduler", "run", configuration, _health_at(health_host, health_port))
 
 
 def _names(text: str) -> list[str]:
