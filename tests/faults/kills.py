@@ -22,6 +22,7 @@ MANY = 1_000_000
 # A task that waits is short, so that a row ends soon; it still takes longer than the steps in Redis.
 WAITING_SECONDS = 0.02
 IDLE_SECONDS = 300.0
+STORM_SECONDS = 900.0
 # The promises.
 KILLED_MAX_SECONDS = 5.0
 MACHINE_SECONDS = 10.0
@@ -121,66 +122,65 @@ def storm(
 ) -> Figures:
     """A running process is killed again and again, while batches are filled and run.
 
-    Recovery: from each kill until a task that was cut off begins again.
+    The supervisor waits up to 5 s before it starts a process that dies again and again, so six processes
+    share the kills. Recovery: from each kill until a task that was cut off begins again.
     """
     found, chance = Figures(), random.Random(15)
     cut: list[tuple[float, set[str]]] = []
     with running(setting) as lab:
         attempts = Attempts(lab)
-        with lab.started_workers(2, 2) as machine, Watch(machine.pid) as watch:
-            due = iter(_fill(batches, members, chance))
-            began_at, between = time.monotonic(), kills * every_seconds / batches
-            filled = 0
-            while found.kills < kills:
-                passed = time.monotonic() - began_at
-                if filled < batches and passed >= filled * between:
-                    next(due)
+        with lab.started_workers(6, 1) as machine, Watch(machine.pid) as watch:
+            began_at, filled = time.monotonic(), 0
+            next_kill_at = began_at
+            while found.kills < kills or filled < batches:
+                assert time.monotonic() - began_at < STORM_SECONDS
+                # Batches are added as the kills go on, and earlier if there is nothing left to run.
+                if found.kills * batches >= filled * kills or not lab.open_tasks():
+                    _fill(members, chance)
                     filled += 1
-                if passed >= found.kills * every_seconds:
-                    _kill_running(attempts, chance, found, cut)
-                time.sleep(0.01)
-            assert list(due) == []
+                if time.monotonic() >= next_kill_at and _kill_running(attempts, chance, found, cut):
+                    next_kill_at = time.monotonic() + every_seconds
+                time.sleep(0.02)
             lab.wait_until_idle(IDLE_SECONDS)
             attempts.look()
             found.note_cpu(watch.cpu_seconds())
             found.remarks.append(f"{time.monotonic() - began_at:.0f} s in all")
         # A task that was killed five times in a row is a dead letter: from outside, it looks guilty.
-        dead = set(lab.dead())
-        if dead:
+        if dead := set(lab.dead()):
             found.remarks.append(f"{len(dead)} were killed five times in a row")
         for killed_at, tasks in cut:
             again = attempts.again(tasks - dead, killed_at, 1)
             found.recovery += [at - killed_at for at, _ in again.values()]
         found.judge(lab, attempts)
-    assert (found.lost, found.fired, found.batches) == (0, batches, batches)
+    assert (found.lost, found.fired, found.batches) == (0, filled, filled)
     return found
 
 
-def _fill(batches: int, members: int, chance: random.Random) -> Iterator[None]:
-    for _ in range(batches):
-        with taskqueue.Batch(on_complete=taskqueue.Task(url="/complete")) as batch:
-            batch.add(
-                taskqueue.Task(url="/member", params={"seconds": f"{chance.uniform(0.005, 0.05):.3f}"})
-                for _ in range(members)
-            )
-        yield
+def _fill(members: int, chance: random.Random) -> None:
+    with taskqueue.Batch(on_complete=taskqueue.Task(url="/complete")) as batch:
+        batch.add(
+            taskqueue.Task(url="/member", params={"seconds": f"{chance.uniform(0.005, 0.05):.3f}"})
+            for _ in range(members)
+        )
 
 
 def _kill_running(
     attempts: Attempts, chance: random.Random, found: Figures, cut: list[tuple[float, set[str]]]
-) -> None:
+) -> bool:
+    """Kill a process that runs a task; returns False if there is none."""
     # An isolated process ends with its worker process, and cannot note the end of its task.
     attempts.forget_dead()
-    pids = sorted({pid for _, pid in attempts.look().running})
+    pids = sorted({pid for _, pid in attempts.running})
     # A rescue may be faster than this process.
     killed_at = now()
-    if pids and kill(victim := chance.choice(pids)):
-        found.kills += 1
-        # The process may have noted the end of a task at the last moment.
-        tasks = attempts.cut_off([victim])
-        cut.append((killed_at, tasks))
-        for task in tasks:
-            attempts.running.pop((task, victim))
+    if not pids or not kill(victim := chance.choice(pids)):
+        return False
+    found.kills += 1
+    tasks = attempts.cut_off([victim])
+    cut.append((killed_at, tasks))
+    for task in tasks:
+        del attempts.running[task, victim]
+    return True
 
 
 def endless(setting: Setting) -> Figures:

@@ -193,7 +193,7 @@ def silent_redis(seconds: float) -> Callable[[Setting], Figures]:
     return run
 
 
-def full_disk(setting: Setting) -> Figures:
+def full_disk(setting: Setting, *, seconds: float = 20.0) -> Figures:
     """For 20 s no file of Redis (append-only) or of the workers (SQLite, logs) can grow.
 
     Recovery: from the end of that time until each process begins its next task.
@@ -210,7 +210,7 @@ def full_disk(setting: Setting) -> Figures:
                 writers = pids if setting.database == "sqlite" else []
                 with Watch(machine.pid) as watch:
                     with _no_file_grows(lab, [lab.redis_server.process.pid, *writers]):
-                        time.sleep(20)
+                        time.sleep(seconds)
                     found.recovery = attempts.first_of(pids, now(), 120)
                     found.note_cpu(watch.cpu_seconds())
             lab.wait_until_idle(IDLE_SECONDS)

@@ -43,3 +43,35 @@ def test_a_child_that_cannot_write_its_output_ends_where_it_is(tmp_path: Path) -
 
     assert "ended " in done.stderr
     assert len((tmp_path / "returned").read_text().split()) == 1
+
+
+FAILS = """\
+from lastacross.processes.fork_server import ForkServer
+
+def fail(channel):
+    raise ValueError("a broken child")
+
+server = ForkServer.start(fail)
+child = server.fork()
+print(child.pid, child.wait(30))
+server.close()
+"""
+
+
+def test_a_child_of_the_fork_server_that_fails_is_named_in_the_log() -> None:
+    """A worker process that cannot fork logs the same event, with `error` and `remedy`."""
+    done = subprocess.run(
+        [sys.executable, "-c", FAILS],
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    pid, code = done.stdout.split()
+    [line] = [line for line in done.stderr.splitlines() if "fork.failed" in line]
+    assert code == "1"
+    assert [part in line for part in ("'process': 'single-task'", f"'pid': {pid}", "a broken child")] == [
+        True
+    ] * 3
+    assert "remedy" not in line

@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from tests.faults import __main__ as program
-from tests.faults import kills
+from tests.faults import kills, outages
 from tests.faults.figures import HEAD, Figures, Line, percentile, table
 from tests.faults.network import Network
 from tests.faults.settings import SETTINGS, Setting, all_settings
@@ -99,5 +99,15 @@ def test_a_storm_of_kills_of_running_processes_loses_nothing(count: int, batches
         Setting(server="redis"), kills=count, every_seconds=0.5, batches=batches, members=members
     )
 
-    assert (found.kills, found.lost, found.fired) == (count, 0, batches)
-    assert found.tasks == batches * (members + 1)
+    assert (found.kills, found.lost, found.fired) == (count, 0, found.batches)
+    assert found.batches >= batches
+    assert found.tasks == found.batches * (members + 1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_full_disk_of_redis_and_of_the_workers_loses_nothing() -> None:
+    found = outages.full_disk(Setting(server="redis"), seconds=1.5)
+
+    assert (found.lost, len(found.recovery)) == (0, 2)
+    assert found.tasks > 50
