@@ -67,8 +67,8 @@ ROOMS: dict[str, set[str]] = {
     "metrics": {"store"},
     "worker": {"broker", "http_client", "metrics", "store", "webapp"},
     "processes": {
-        *("broker", "channel", "cronruns", "datastore", "deferred", "longtasks", "metrics", "signin", "store"),
-        *("webapp", "worker"),
+        *("broker", "channel", "cronruns", "datastore", "deferred", "longtasks", "metrics"),
+        *("signin", "store", "webapp", "worker"),
     },
     "testing": {"broker", "cronruns", "datastore", "processes", "store", "webapp", "worker"},
     "pytest_plugin": {"testing"},

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from lastacross import store, taskqueue
+from lastacross.broker.answers import Upload
 from lastacross.broker.record import Leased
-from lastacross.broker.steps import Broker, Upload
+from lastacross.broker.steps import Broker
 from lastacross.store import Store
 from tests.support import queue_model
 from tests.support.clock import StoppedClock

@@ -3,7 +3,8 @@
 import pytest
 
 from lastacross import store
-from lastacross.broker.steps import Broker, QueueNumbers
+from lastacross.broker import Broker
+from lastacross.broker.answers import QueueNumbers
 from tests.support.scripts import Scripts
 from tests.support.uploads import upload
 

@@ -13,8 +13,9 @@ from rq.job import Job
 from rq.registry import DeferredJobRegistry, FailedJobRegistry, StartedJobRegistry
 
 from lastacross import store, taskqueue
+from lastacross.broker.answers import Upload
 from lastacross.broker.current import CurrentTask, delivering
-from lastacross.broker.steps import Broker, Upload
+from lastacross.broker.steps import Broker
 from lastacross.errors import StoreUnavailableError, TaskQueueError, UnknownBatchError
 from lastacross.taskqueue import Batch, Queue, Task, TaskRetryOptions
 from tests.simulator.network import Process, Request
