@@ -260,16 +260,19 @@ def test_no_header_of_a_stranger_names_an_administrator(site: web.Site, attacks:
     assert let_in == []
 
 
-SPELLINGS = [
-    b"X_Forwarded_Email: anna@shop.example",
-    b"X-Forwarded_Email: anna@shop.example",
-    b"X-Forwarded-Email : anna@shop.example",
-    b"X-Forwarded-Email: mallory@shop.example\r\nX-Forwarded-Email: anna@shop.example",
-    b"X-Forwarded-Email: anna@shop.example\r\nX-Forwarded-Email: mallory@shop.example",
-    b"X-Forwarded-Email: mallory@shop.example\r\nX_Forwarded_Email: anna@shop.example",
-    b"X-Forwarded-Email:\r\n anna@shop.example",
-    b"X-Forwarded-Email\x00: anna@shop.example",
-]
+# What an administrator gets for an address below the console at which there is nothing.
+NOT_FOUND = 404
+# Each variant's status: 400 from the server, which cannot read it, or 403.
+SPELLINGS = {
+    b"X_Forwarded_Email: anna@shop.example": 403,
+    b"X-Forwarded_Email: anna@shop.example": 403,
+    b"X-Forwarded-Email : anna@shop.example": 400,
+    b"X-Forwarded-Email: mallory@shop.example\r\nX-Forwarded-Email: anna@shop.example": 403,
+    b"X-Forwarded-Email: anna@shop.example\r\nX-Forwarded-Email: mallory@shop.example": 403,
+    b"X-Forwarded-Email: mallory@shop.example\r\nX_Forwarded_Email: anna@shop.example": 403,
+    b"X-Forwarded-Email:\r\n anna@shop.example": 400,
+    b"X-Forwarded-Email\x00: anna@shop.example": 400,
+}
 
 
 @pytest.mark.slow
@@ -278,14 +281,13 @@ def test_no_spelling_of_the_header_passes_a_proxy_that_sets_another_one(attacks:
     own = {**VARIABLES, "LASTACROSS_TRUSTED_PROXIES": "127.0.0.1", "LASTACROSS_VIEWERS": ""}
     with running_target(own) as server:
         ask = functools.partial(ask_as_proxy, server.port)
-        let_in = [header for header in SPELLINGS if ask(header).status not in (400, 403)]
-        assert ask(b"X-Forwarded-Email: anna@shop.example").status == 404, (
-            "an administrator sees that nothing is there"
-        )
+        statuses = {header: ask(header).status for header in SPELLINGS}
+        assert ask(b"X-Forwarded-Email: anna@shop.example").status == NOT_FOUND
         page = ask(b"Accept: text/html", b"/_ah/signin")
 
-    attacks(Row("spellings of the proxy's header", len(SPELLINGS), len(let_in)))
-    assert let_in == []
+    let_in = list(statuses.values()).count(NOT_FOUND)
+    attacks(Row("spellings of the proxy's header", len(SPELLINGS), let_in))
+    assert statuses == SPELLINGS
     assert (page.status, b"No password is set yet" in page.body) == (403, True)
 
 
