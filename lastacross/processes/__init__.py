@@ -10,6 +10,7 @@ __all__ = [
     "embedded",
     "ending",
     "preload",
+    "probes",
     "scheduler",
     "supervisor",
     "web",

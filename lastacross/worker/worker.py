@@ -128,10 +128,7 @@ class Worker(RqWorker):
         self._runners = self._make_runners(threads, delivery, table, deadline_seconds)
         self._prefetch = Prefetch(self._runners)
         self._metrics = metrics.Recorder(store)
-        retry_of = queue_directory.of(store).retry_of
-        self._recorder = OutcomeRecorder(
-            self._broker, retry_of, on_end, self._metrics.record, worker=self.name
-        )
+        self._recorder = self._make_recorder(on_end)
         self._renewer = Renewer(self._broker, lease_seconds, self._held_tasks, self._forget)
         self._maintenance = self._make_maintenance()
         self._held: dict[str, Leased] = {}
@@ -146,6 +143,10 @@ class Worker(RqWorker):
         self._is_suspended = False
         # The state that `rq info` shows, and the time from which it may change again.
         self._shown, self._show_at = "idle", 0.0
+
+    def _make_recorder(self, on_end: EndListener) -> OutcomeRecorder:
+        retry_of = queue_directory.of(self._store).retry_of
+        return OutcomeRecorder(self._broker, retry_of, on_end, self._metrics.record, worker=self.name)
 
     def _make_runners(
         self, threads: int, delivery: Delivery, table: StartedTable | None, deadline_seconds: float
@@ -469,11 +470,11 @@ class Worker(RqWorker):
         self._shown = self._state_now()
         with translated_errors():
             shown = {**self.serialize(), "state": self._shown}
-            shown[STATUS_FIELD] = self._status().dump()
+            shown[STATUS_FIELD] = self._published_status().dump()
             shown |= {"successful_job_count": self._recorder.done, "failed_job_count": self._recorder.failed}
             self.connection.hset(self.key, mapping=shown)
 
-    def _status(self) -> WorkerStatus:
+    def _published_status(self) -> WorkerStatus:
         now, monotonic = self._store.now(), SYSTEM.monotonic()
         running = [(task.id, now - (monotonic - at)) for task, at in list(self._runners.running.values())]
         task, at, reason = self._recorder.last_failure or ("", None, "")
