@@ -470,11 +470,11 @@ class Worker(RqWorker):
         self._shown = self._state_now()
         with translated_errors():
             shown = {**self.serialize(), "state": self._shown}
-            shown[STATUS_FIELD] = self._published_status().dump()
+            shown[STATUS_FIELD] = self._own_status().dump()
             shown |= {"successful_job_count": self._recorder.done, "failed_job_count": self._recorder.failed}
             self.connection.hset(self.key, mapping=shown)
 
-    def _published_status(self) -> WorkerStatus:
+    def _own_status(self) -> WorkerStatus:
         now, monotonic = self._store.now(), SYSTEM.monotonic()
         running = [(task.id, now - (monotonic - at)) for task, at in list(self._runners.running.values())]
         task, at, reason = self._recorder.last_failure or ("", None, "")
