@@ -55,7 +55,7 @@ HELP: Mapping[str, str | None] = {
     "db": "Manage the datastore.",
     "dev": "Run everything on this machine, with its own Redis.",
     "preload": None,
-    "queues": "Show, pause, resume and purge queues.",
+    "queues": "Show, pause, resume, drain and purge queues.",
     "scheduler": "Run a scheduler, which starts cron jobs, sends tasks added in transactions, and uploads "
     "queue.yaml.",
     "tasks": "Show, run, delete and retry tasks.",
