@@ -8,6 +8,7 @@ threads and processes may append to the file. ``history_rules.violations`` judge
 """
 
 import contextlib
+import functools
 import itertools
 import json
 import math
@@ -98,7 +99,18 @@ def _now() -> float:
 
 
 def _process() -> dict[str, int]:
-    return {"pid": os.getpid(), "parent": os.getppid()}
+    parent = os.getppid()
+    return {"pid": os.getpid(), "parent": parent, "grandparent": _parent_of(parent)}
+
+
+@functools.lru_cache(maxsize=8)
+def _parent_of(pid: int) -> int:
+    """The parent of another process; 0 if it cannot be known."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return int(file.read().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 # --- reading ------------------------------------------------------------------------------

@@ -155,7 +155,8 @@ def _is_excused(evidence: Evidence, task: str, first: Operation, second: Operati
     """Whether a fault may have prevented Redis from learning the end of the first attempt."""
     if first.ended_at > second.began_at:
         return True
-    own = {first.asked.get("pid"), first.asked.get("parent")}
+    # A worker process is the grandparent of its single-task processes, and reports the ends of their tasks.
+    own = {first.asked.get(name) for name in ("pid", "parent", "grandparent")}
     return any(
         fault.asked["kind"] != KILLED or fault.asked.get("killed") in own
         for fault in evidence.faults_in_life(task, second.began_at)

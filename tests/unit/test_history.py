@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,18 @@ def test_a_success_that_is_repeated_although_nothing_failed_is_caught() -> None:
     history = [add("q_a"), run("q_a"), run("q_a", 2.0)]
     assert "nothing had failed" in one(history)
     assert violations([add("q_a"), run("q_a"), fault(KILLED, 1.1), run("q_a", 2.0)], EMPTY) == []
+
+
+def test_a_success_may_be_repeated_if_the_worker_that_had_to_report_it_was_killed() -> None:
+    """A fork server stands between a worker process and the process that ran the task."""
+    first = run("q_a")
+    first = replace(first, asked={**first.asked, "parent": 6, "grandparent": 5})
+
+    def after(killed: int) -> list[str]:
+        return violations([add("q_a"), first, fault(KILLED, 1.2, killed=killed), run("q_a", 2.0)], EMPTY)
+
+    assert after(5) == after(6) == after(7) == []
+    assert "nothing had failed" in after(4)[0]
 
 
 def test_a_cut_off_attempt_may_be_repeated() -> None:
