@@ -7,6 +7,7 @@ from lastacross.broker.batches import BatchNode, BatchReader, BatchSummary
 from lastacross.broker.control import Control, refuse_new_tasks
 from lastacross.broker.current import CurrentTask, current_task, delivering
 from lastacross.broker.dead_groups import DeadGroup, DeadGroups
+from lastacross.broker.deployments import Deployment
 from lastacross.broker.headers import Headers, checked_items, is_reserved
 from lastacross.broker.history import FailedAttempt, History
 from lastacross.broker.listing import ListedTask, Listing, TaskRecord, WholeTask
@@ -78,6 +79,7 @@ __all__ = [
     "CurrentTask",
     "DeadGroup",
     "DeadGroups",
+    "Deployment",
     "Disabled",
     "Draining",
     "FailedAttempt",
@@ -119,6 +121,7 @@ __all__ = [
     "checked_items",
     "current_task",
     "delivering",
+    "deployments",
     "is_reserved",
     "lease_result",
     "listing",

@@ -1,21 +1,27 @@
 """Uploads queue.yaml to Redis, and keeps each process's copy of the uploaded settings.
 
-As on App Engine, queue.yaml is deployed: a process uploads its file at start if it differs from the last
-upload. The last upload applies to all machines. Each process checks for a new upload once a second.
+As on App Engine, queue.yaml is deployed: ``lastacross deploy`` uploads it, and ``lastacross dev`` whenever it
+changes. Other processes upload their file only if nothing was ever uploaded. The last upload applies to all
+machines. Each process checks for a new upload once a second.
 """
 
 import contextlib
 import dataclasses
+import getpass
 import json
+import os
 import re
+import socket
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from lastacross import config, logs, store
+from lastacross.broker import deployments
 from lastacross.broker.answers import Upload
+from lastacross.broker.deployments import Deployment
 from lastacross.broker.readable import retry_options
 from lastacross.broker.record import dump_retry, load_retry
 from lastacross.broker.steps import Broker, transient_errors
@@ -23,12 +29,14 @@ from lastacross.config import (
     CRON_QUEUE,
     DEFAULT_SERVICE,
     Config,
+    DispatchRule,
     QueueConfig,
     RetryParameters,
     service_of,
 )
 from lastacross.errors import ConfigError, StoreUnavailableError
 from lastacross.store import (
+    DEPLOYED,
     DRAINING,
     QUEUE_NAMES,
     SERVICES,
@@ -57,7 +65,7 @@ _SETTINGS = {
     "dead_letter_seconds": _NUMBER,
     "is_disabled": re.compile("|0|1"),
 }
-_TYPES = {UPLOAD: "hash", QUEUE_NAMES: "set", SERVICES: "set", DRAINING: "set"}
+_TYPES = {UPLOAD: "hash", DEPLOYED: "hash", QUEUE_NAMES: "set", SERVICES: "set", DRAINING: "set"}
 
 _log = logs.get("lastacross.queues")
 
@@ -80,35 +88,123 @@ def upload_if_changed(opened: Store, configuration: Config) -> bool:
         last = opened.redis.hget(UPLOAD, "digest")
     if last == _digest(configuration).encode() or (last is not None and not configuration.has_queue_file):
         return False
-    upload(opened, configuration)
+    upload(opened, configuration, cause="start" if last is None else "dev")
     return True
 
 
 def upload_if_missing(opened: Store, read: Callable[[], Config] = config.current) -> bool:
-    """Call ``read`` and upload the queues, but only if Redis has no upload. Returns whether it uploaded."""
+    """Upload the deployed queues, or those of ``read``, but only if Redis has no upload.
+
+    Returns:
+        Whether it uploaded.
+    """
     with transient_errors():
         if opened.redis.exists(UPLOAD):
             return False
-    upload(opened, read())
+    restore(opened, read)
     return True
 
 
-def upload(opened: Store, configuration: Config) -> None:
-    """Upload the queues unconditionally.
+def upload(opened: Store, configuration: Config, *, cause: str = "start") -> None:
+    """Upload the queues unconditionally; ``cause`` is as in ``Deployment``.
 
     Raises:
         TransientError: Redis is unavailable.
     """
-    added = Broker(opened).upload(
-        Upload(
-            digest=_digest(configuration),
-            queues={queue.name: _fields(queue, configuration) for queue in configuration.queues.values()},
-            services=sorted(configuration.services),
-            backends=sorted(configuration.backends),
-            resumes=bool(configuration.resume_paused_queues),
+    deploy(opened, configuration, cron=None, cause=cause)
+
+
+def deploy(opened: Store, configuration: Config, *, cron: str | None, cause: str) -> Deployment:
+    """Make a folder's files the ones in effect on all machines.
+
+    A folder without a queue.yaml, such as another service's folder, leaves the deployed queues, backends and
+    rules of dispatch.yaml in effect.
+
+    Args:
+        opened: the store.
+        configuration: the folder's.
+        cron: the jobs as ``Deployment`` has them.
+        cause: as in ``Deployment``.
+
+    Raises:
+        TransientError: Redis is unavailable.
+    """
+    last = None if configuration.has_queue_file else deployments.read(opened)
+    if last is None:
+        last = Deployment(upload_of(configuration), configuration.dispatch)
+    new = dataclasses.replace(last, cron=cron, at=opened.now(), by=_own_name(), cause=cause)
+    # Written first, so that a deployment that is interrupted here is completed by any scheduler.
+    deployments.write(opened, new)
+    _send(opened, new.upload)
+    return new
+
+
+def restore(opened: Store, read: Callable[[], Config]) -> None:
+    """Upload the deployed queues again, or upload those of ``read`` if none are deployed.
+
+    Raises:
+        TransientError: Redis is unavailable.
+    """
+    deployed = deployments.read(opened)
+    if deployed is None:
+        upload(opened, read())
+    else:
+        _send(opened, deployments.without_resuming(deployed.upload))
+
+
+def take_over(opened: Store) -> None:
+    """Take what an earlier release has uploaded as the last deployment.
+
+    Raises:
+        TransientError: Redis is unavailable.
+    """
+    with transient_errors():
+        digest, at, backends = cast(
+            "list[bytes | None]", opened.redis.hmget(UPLOAD, ("digest", "uploaded_at", "backends"))
         )
+        names = sorted(_texts(opened.redis.smembers(QUEUE_NAMES)))
+        services = sorted(_texts(opened.redis.smembers(SERVICES)))
+        found = {name: cast("dict[bytes, bytes]", opened.redis.hgetall(settings_key(name))) for name in names}
+    if digest is None:
+        return
+    groups = {DEFAULT_SERVICE, *services}
+    queues = {
+        name: {key.decode(): value.decode() for key, value in fields.items() if key not in _OF_SCRIPTS}
+        for name, fields in found.items()
+        if fields.get(b"is_disabled") != b"1" and b"is_own" not in fields and _problem(fields, groups) is None
+    }
+    upload = Upload(digest.decode(), queues, services, (backends or b"").decode().split())
+    rules = config.current().dispatch
+    deployments.write(opened, Deployment(upload, rules, None, float(at or 0), "", "start"))
+
+
+# The fields of a queue's settings that the scripts add.
+_OF_SCRIPTS = (b"is_disabled", b"group")
+
+
+def upload_of(configuration: Config) -> Upload:
+    """The upload of a folder's queue.yaml and backends.yaml."""
+    return Upload(
+        digest=_digest(configuration),
+        queues={queue.name: _fields(queue, configuration) for queue in configuration.queues.values()},
+        services=sorted(configuration.services),
+        backends=sorted(configuration.backends),
+        resumes=bool(configuration.resume_paused_queues),
     )
-    _log.info("queues.upload", queues=len(configuration.queues), added=sorted(added))
+
+
+def _send(opened: Store, upload: Upload) -> None:
+    added = Broker(opened).upload(upload)
+    _log.info("queues.upload", queues=len(upload.queues), added=sorted(added))
+
+
+def _own_name() -> str:
+    """``user@host`` of this process."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a user without a name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
 
 
 def repair(opened: Store, damaged: Mapping[str, str], configuration: Config) -> None:
@@ -120,7 +216,7 @@ def repair(opened: Store, damaged: Mapping[str, str], configuration: Config) -> 
     for name, problem in damaged.items():
         _log.error("queues.damaged", queue=name, problem=problem, remedy="they are uploaded again")
         opened.run("forget_queue", (), [name, problem])
-    upload(opened, configuration)
+    restore(opened, lambda: configuration)
 
 
 def keep_cron_queue(opened: Store, configuration: Config) -> None:
@@ -209,6 +305,10 @@ class QueueDirectory:
         self._refresh_at = float("-inf")
         self._queues: Mapping[str, KnownQueue] = MappingProxyType({})
         self._services: frozenset[str] = frozenset()
+        # The deployed rules of dispatch.yaml; None: the file's own apply.
+        self._dispatch: tuple[DispatchRule, ...] | None = None
+        # The process's own configuration, and the same with the deployed rules.
+        self._dispatched: tuple[Config, Config] | None = None
         self.damaged: Mapping[str, str] = MappingProxyType({})
         # The process's own configuration and the queues built from it.
         self._file: tuple[Config, Mapping[str, KnownQueue]] | None = None
@@ -236,6 +336,20 @@ class QueueDirectory:
         """The services that tasks may target, apart from the default service."""
         self.refresh()
         return self._now()[1]
+
+    def configuration(self) -> Config:
+        """The process's configuration with the deployed rules of dispatch.yaml."""
+        self.refresh()
+        own, rules = config.current(), self._dispatch if self._stamp is not None else None
+        if rules is None or rules == own.dispatch:
+            return own
+        if (
+            self._dispatched is None
+            or self._dispatched[0] is not own
+            or self._dispatched[1].dispatch != rules
+        ):
+            self._dispatched = (own, dataclasses.replace(own, dispatch=rules))
+        return self._dispatched[1]
 
     def refresh(self, *, is_urgent: bool = False) -> None:
         """Check for a new upload if ``is_urgent`` or if the last check was over a second ago."""
@@ -290,12 +404,14 @@ class QueueDirectory:
             with redis.pipeline(transaction=True) as pipeline:
                 pipeline.smembers(SERVICES)
                 pipeline.smembers(DRAINING)
+                pipeline.hget(DEPLOYED, "dispatch")
                 for name in names:
                     pipeline.hgetall(settings_key(name))
-                services, draining, *found = pipeline.execute(raise_on_error=False)
-            for answer in (services, draining):
+                services, draining, rules, *found = pipeline.execute(raise_on_error=False)
+            for answer in (services, draining, rules):
                 if isinstance(answer, Exception):
                     raise answer
+        self._dispatch = deployments.rules_of(rules)
         self._services = frozenset(_texts(services))
         self._take(dict(zip(names, found, strict=True)), frozenset(_texts(draining)))
         self._stamp = stamp

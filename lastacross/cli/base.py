@@ -53,11 +53,11 @@ HELP: Mapping[str, str | None] = {
     "config": "Check or show the configuration.",
     "cron": "Show the jobs of cron.yaml and their runs, or run a job now.",
     "db": "Manage the datastore.",
+    "deploy": "Put this folder's queue.yaml, cron.yaml, dispatch.yaml and backends.yaml into effect.",
     "dev": "Run everything on this machine, with its own Redis.",
     "preload": None,
     "queues": "Show, pause, resume, drain and purge queues.",
-    "scheduler": "Run a scheduler, which starts cron jobs, sends tasks added in transactions, and uploads "
-    "queue.yaml.",
+    "scheduler": "Run a scheduler, which starts cron jobs and sends tasks added in transactions.",
     "tasks": "Show, run, delete and retry tasks.",
     "web": "Run a web server (HOST, PORT, WEB_CONCURRENCY).",
     "worker": "Run worker processes, and restart any that end unexpectedly.",
@@ -71,6 +71,7 @@ MODULES = {
     "config": "configuration",
     "cron": "cron",
     "db": "configuration",
+    "deploy": "deploying",
     "dev": "processes",
     "preload": "processes",
     "queues": "queues",
@@ -93,6 +94,7 @@ Examples:
   lastacross --app ../shop dev            the same for another application
   lastacross worker --processes 4         workers only
   lastacross worker --service counter     the workers of a backend
+  lastacross deploy                       check and put queue.yaml and cron.yaml into effect
   lastacross admin link                   sign in as the administrator
   lastacross admin set-password anna      let Anna sign in with a password
   lastacross queues list                  show the state of all queues

@@ -6,11 +6,15 @@ from pathlib import Path
 
 import click
 
-from lastacross import config, datastore
+from lastacross import config, datastore, store
+from lastacross.broker import deployments
 from lastacross.cli import demo_data
 from lastacross.cli.base import cli, takes_app
-from lastacross.cli.connecting import configured
-from lastacross.processes import application
+from lastacross.cli.connecting import asking_redis, configured
+from lastacross.cli.queues import deployment_sentence
+from lastacross.cli.showing import print_json
+from lastacross.errors import StoreUnavailableError
+from lastacross.processes import application, start_upload
 
 
 @cli.group("config")
@@ -18,11 +22,28 @@ def _config() -> None:
     """Check or show the configuration."""
 
 
-@_config.command("check", epilog="Exits with status 2 if there are mistakes.")
+@_config.command(
+    "check",
+    epilog="""\b
+Examples:
+  lastacross config check
+  lastacross config check --production
+
+Exits with status 2 if there are mistakes.""",
+)
+@click.option("--production", "is_production", is_flag=True, help="Also check SECRET_KEY and the hosts.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @takes_app
-def _config_check(root: Path) -> int:
-    """Find all mistakes in the YAML files and the environment."""
-    findings = config.check(root, os.environ)
+def _config_check(root: Path, is_production: bool, as_json: bool) -> int:
+    """Find all mistakes in the YAML files and the environment's variables."""
+    findings = config.check(root, os.environ, is_production=is_production)
+    if as_json:
+        found = {
+            name: list(map(str, getattr(findings, name)))
+            for name in ("mistakes", "warnings", "notices", "files")
+        }
+        print_json(found)
+        return 2 if findings.mistakes else 0
     for mistake in findings.mistakes:
         click.echo(str(mistake), err=True)
     for notice in findings.notices:
@@ -39,8 +60,9 @@ def _config_check(root: Path) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @takes_app
 def _config_show(root: Path, as_json: bool) -> None:
-    """Show every setting and where its value came from; secrets are hidden."""
+    """Show every setting and where its value came from, and what is deployed; secrets are hidden."""
     rows = config.describe(config.load(root, os.environ, needs_secret_key=False))
+    rows.append(("deployed", _deployed(root), "Redis"))
     if as_json:
         shown = {name: {"value": value, "source": source} for name, value, source in rows}
         click.echo(json.dumps(shown, indent=2))
@@ -48,6 +70,17 @@ def _config_show(root: Path, as_json: bool) -> None:
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for name, value, source in rows:
         click.echo(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {source}")
+
+
+def _deployed(root: Path) -> str:
+    """Say what is deployed, and which of the folder's files differ from it."""
+    try:
+        with asking_redis(root) as configuration:
+            sentence = deployment_sentence(deployments.read(store.current()))
+            files = start_upload.different_files(store.current(), configuration)
+    except StoreUnavailableError as error:
+        return f"unknown: {error}"
+    return f"{sentence}; this folder's {', '.join(files)} differ" if files else sentence
 
 
 @cli.group("db")

@@ -216,7 +216,7 @@ def _run_again(arguments: Sequence[str]) -> int:
 @_health_host
 @takes_app
 def _scheduler(root: Path, health_port: int | None, health_host: str) -> int:
-    """Run a scheduler, which starts cron jobs, sends tasks added in transactions, and uploads queue.yaml."""
+    """Run a scheduler, which starts cron jobs and sends tasks added in transactions."""
     configuration = configured(root)
     supervisor.watch_parent()
     return _call("scheduler", "run", configuration, _health_at(health_host, health_port))

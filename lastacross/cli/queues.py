@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lastacross import store
-from lastacross.broker import Broker, KnownQueue, Listing, queue_directory
+from lastacross.broker import Broker, Deployment, KnownQueue, Listing, deployments, queue_directory
 from lastacross.cli.base import cli, complain, takes_app
 from lastacross.cli.connecting import asking_redis, listing, record
-from lastacross.cli.showing import instant, print_json, print_table
+from lastacross.cli.showing import instant, print_json, print_table, printable
 from lastacross.errors import UnknownQueueError
 
 if TYPE_CHECKING:
@@ -119,11 +119,26 @@ def _list(root: Path, as_json: bool) -> None:
     """
     with listing(root):
         rows = [_row(queue) for _, queue in sorted(queue_directory.current().all().items())]
+        deployed = deployments.read(store.current())
     if as_json:
-        print_json([asdict(row) for row in rows])
+        when = {
+            "deployed_at": deployed and instant(deployed.at),
+            "deployed_by": deployed and deployed.by,
+        }
+        print_json([{**asdict(row), **when} for row in rows])
         return
     head = ("QUEUE", "MODE", "STATE", "TASKS", "RUNNING", "MINUTE", "RATE", "DEAD", "OLDEST ETA", "TARGET")
     print_table(head, [tuple(asdict(row).values()) for row in rows])
+    click.echo(f"\n{printable(deployment_sentence(deployed))}")
+
+
+def deployment_sentence(deployed: Deployment | None) -> str:
+    """Say when and by whom the queues were deployed."""
+    if deployed is None:
+        return "nothing is deployed yet: run `lastacross deploy`"
+    causes = {"deploy": "deployed", "dev": "uploaded by lastacross dev"}
+    what = causes.get(deployed.cause, "uploaded by the first process that started, and never deployed")
+    return f"{what} on {instant(deployed.at)}{f' by {deployed.by}' if deployed.by else ''}"
 
 
 @_queues.command("pause", epilog="Example: lastacross queues pause mail")

@@ -348,8 +348,18 @@ def read_cron(root: Path) -> tuple[CronEntry, ...] | None:
     return found
 
 
-def check(root: Path, environ: Mapping[str, str]) -> Findings:
-    """Return everything that ``load`` would report, without creating any file."""
-    reading = _Reading(root, environ, may_make_key=False, needs_key=True)
-    warnings = () if reading.mistakes else settings.warnings(_own(reading))
+def check(root: Path, environ: Mapping[str, str], *, is_production: bool = False) -> Findings:
+    """Return everything that ``load`` would report, without creating any file.
+
+    Args:
+        root: the application's folder.
+        environ: the environment, as ``os.environ``.
+        is_production: whether to make production's demands as well: a SECRET_KEY, and a warning for each
+            setting that leaves the site open.
+    """
+    if is_production:
+        environ = {name: value for name, value in environ.items() if name != settings.DEV}
+    reading = _Reading(root, environ, may_make_key=False, needs_key=is_production)
+    is_complete = is_production and not reading.mistakes
+    warnings = settings.warnings(_own(reading)) if is_complete else ()
     return Findings(tuple(reading.mistakes), reading.notices, reading.files, tuple(warnings))

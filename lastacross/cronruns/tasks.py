@@ -3,8 +3,7 @@
 import json
 from datetime import UTC
 
-from lastacross import config
-from lastacross.broker import NewTask, new_name, record
+from lastacross.broker import NewTask, new_name, queue_directory, record
 from lastacross.clock import utc
 from lastacross.config import CRON_QUEUE, DEFAULT_SERVICE, Config, CronEntry, RetryParameters
 from lastacross.datastore import outbox
@@ -35,7 +34,7 @@ def task_of(entry: CronEntry, name: str, due_at: float, now: float) -> NewTask:
     Raises:
         InvalidTaskError: the job's URL or target is invalid for a task.
     """
-    configuration = config.current()
+    configuration = queue_directory.current().configuration()
     task = Task(url=entry.url, method="GET", name=name, target=_target(entry, configuration))
     target = Targets("", configuration).of(task, CRON_QUEUE)
     tombstone = max(configuration.settings.tombstone_seconds, outbox.MARKER_SECONDS)

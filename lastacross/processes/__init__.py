@@ -6,12 +6,14 @@ imports none of them, because ``die_with_parent`` starts before each web server 
 
 __all__ = [
     "application",
+    "deploying",
     "dev",
     "embedded",
     "ending",
     "preload",
     "probes",
     "scheduler",
+    "start_upload",
     "supervisor",
     "web",
     "worker",

@@ -1,10 +1,12 @@
 """The scheduler does the work that is due at a certain time, regardless of requests.
 
-It starts due jobs of cron.yaml, relays the outbox every second, checks twice a second whether queue.yaml has
-changed and must be uploaded, and occasionally tidies the datastore. Any number of schedulers may run, because
+It starts the due jobs of the deployed cron.yaml, relays the outbox every second, checks twice a second that
+the uploaded queues are the deployed ones, and occasionally tidies the datastore. Under ``lastacross dev`` it
+uploads queue.yaml and cron.yaml whenever they change. Any number of schedulers may run, because
 each step does nothing if another scheduler was first.
 """
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -12,30 +14,34 @@ from pathlib import Path
 from types import FrameType
 
 from lastacross import config, datastore, logs, store
-from lastacross.broker import queue_directory
+from lastacross.broker import deployments, queue_directory
 from lastacross.clock import SYSTEM, Clock
 from lastacross.config import Config, CronEntry
-from lastacross.cronruns import ticking
-from lastacross.datastore import relay
+from lastacross.cronruns import entries, model, ticking
+from lastacross.datastore import CronJob, relay
 from lastacross.deferred import payloads
-from lastacross.errors import ConfigError, DatastoreError, StoreUnavailableError
+from lastacross.errors import ConfigError, DatastoreError, StoreUnavailableError, UnreadableJobError
 from lastacross.longtasks import expiry
 from lastacross.processes import permissions
 from lastacross.processes.probes import Address, Notifier, Probes
+from lastacross.processes.start_upload import Differences
 from lastacross.processes.step import Step
 from lastacross.stop_signals import handle_stop_signals
+from lastacross.store import Store
 
 log = logs.get("lastacross.scheduler")
 
 # A new queue.yaml takes effect within two seconds: one tick, plus up to a second until other processes
 # notice.
 TICK_SECONDS = 0.5
+# How often the datastore's jobs are compared with the deployed ones.
+COMPARE_SECONDS = 1.0
 
 Stamp = tuple[tuple[str, int, int], ...]
 
 
 class QueueUpload:
-    """Uploads queue.yaml to Redis when it has changed or Redis was flushed."""
+    """Uploads queue.yaml to Redis when it has changed or Redis was flushed; for ``lastacross dev``."""
 
     def __init__(self, configuration: Config, environ: Mapping[str, str]) -> None:
         self._root = configuration.root
@@ -103,6 +109,109 @@ class CronFile:
             return None
 
 
+class DeployedQueues:
+    """Keeps the deployed queues in effect, whichever files this machine and others have.
+
+    A process of the former release uploads its own queue.yaml when it starts. This undoes that upload.
+    """
+
+    def __init__(self, configuration: Config, differences: Differences | None = None) -> None:
+        self._configuration = configuration
+        self._differences = differences
+
+    def act(self, now: float) -> None:
+        """Upload the deployed queues if others are uploaded, or the file's if nothing ever was.
+
+        Raises:
+            StoreUnavailableError: Redis does not answer.
+        """
+        opened = store.current()
+        stamps = deployments.read_stamps(opened)
+        if stamps.uploaded is None:
+            queue_directory.upload_if_missing(opened, lambda: self._configuration)
+        elif stamps.deployed is None:
+            queue_directory.take_over(opened)
+        elif stamps.uploaded != stamps.deployed:
+            queue_directory.restore(opened, lambda: self._configuration)
+            log.warning("deploy.restore", because="other queues were uploaded by a process that may not")
+        if self._differences is not None:
+            self._differences.warn(opened)
+            self._differences = None
+
+
+class DeployedCron:
+    """Reads the deployed jobs at startup, after each deployment, and when others have replaced them.
+
+    Nothing may be deployed yet. Then the jobs in the datastore, which an earlier release has deployed, become
+    the deployed ones, or this folder's jobs if there are none.
+    """
+
+    def __init__(
+        self, configuration: Config, clock: Clock = SYSTEM, differences: Differences | None = None
+    ) -> None:
+        self._configuration = configuration
+        self._clock = clock
+        self._differences = differences
+        self._version: str | None = None
+        self._is_known = False
+        self._compare_at = float("-inf")
+
+    def read(self) -> tuple[CronEntry, ...] | None:
+        """The jobs to write to the datastore; None if it has them.
+
+        Raises:
+            StoreUnavailableError: Redis does not answer.
+            DatastoreError: the datastore does not answer.
+        """
+        opened = store.current()
+        stamps = deployments.read_stamps(opened)
+        now = self._clock.monotonic()
+        is_new = not self._is_known or stamps.version != self._version
+        if not is_new and now < self._compare_at:
+            return None
+        self._compare_at = now + COMPARE_SECONDS
+        jobs = model.jobs()
+        deployed = self._deployed(opened, jobs)
+        if self._differences is not None:
+            self._differences.warn(opened)
+            self._differences = None
+        self._is_known, self._version = True, stamps.version
+        if deployed is None or (not is_new and _are_equal(jobs, deployed)):
+            return None
+        return deployed
+
+    def _deployed(self, opened: Store, jobs: Sequence[CronJob]) -> tuple[CronEntry, ...] | None:
+        deployed = deployments.read(opened)
+        text = None if deployed is None else deployed.cron
+        if text is None:
+            there = _readable(jobs)
+            text = deployments.keep_jobs(opened, entries.dump_all(there or self._configuration.cron))
+        try:
+            return entries.load_all(text)
+        except UnreadableJobError as error:
+            log.error("cron.unusable", error=str(error), until_then="the jobs stay as they were")
+            return None
+
+
+def _readable(jobs: Sequence[CronJob]) -> list[CronEntry]:
+    found = []
+    for job in jobs:
+        with contextlib.suppress(UnreadableJobError):
+            found.append(entries.load_entry(job.entry))
+    return found
+
+
+def _are_equal(jobs: Sequence[CronJob], deployed: Sequence[CronEntry]) -> bool:
+    """Whether the datastore has the deployed jobs; a row that cannot be read stays as it is."""
+    if [job.name for job in jobs] != [entry.name for entry in deployed]:
+        return False
+    for job, entry in zip(jobs, deployed, strict=True):
+        with contextlib.suppress(UnreadableJobError):
+            if entries.load_entry(job.entry) != entry:
+                return False
+    return True
+
+
 def stamp(root: Path, name: str) -> Stamp:
     """A value that changes whenever the file ``name``.yaml (or .yml) changes."""
     stamps = []
@@ -116,9 +225,15 @@ def stamp(root: Path, name: str) -> Stamp:
 
 def steps(configuration: Config, environ: Mapping[str, str]) -> list[Step]:
     """All the steps of a scheduler."""
+    if configuration.settings.is_dev:
+        queues, read_jobs = QueueUpload(configuration, environ).act, CronFile(configuration.root).read
+    else:
+        differences = Differences(configuration)
+        queues = DeployedQueues(configuration, differences).act
+        read_jobs = DeployedCron(configuration, differences=differences).read
     return [
-        Step("queues", QueueUpload(configuration, environ).act),
-        Step("cron", ticking.Ticker(CronFile(configuration.root).read).act),
+        Step("queues", queues),
+        Step("cron", ticking.Ticker(read_jobs).act),
         Step("outbox", _logged("outbox.relay", relay.relay), every_seconds=1),
         Step("outbox_sent", _logged("outbox.send_again", relay.forget_sent), every_seconds=10),
         Step("outbox_set_aside", _logged("outbox.take_up", relay.retry_set_aside), every_seconds=60),

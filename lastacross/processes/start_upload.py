@@ -1,21 +1,26 @@
-"""Uploads queue.yaml when a process starts, like a deployment, even if Redis is unavailable at first."""
+"""Compares a starting process's files with the deployed ones, even if Redis is unavailable at first."""
 
-from lastacross.broker import queue_directory
+from lastacross import logs
+from lastacross.broker import deployments, queue_directory
 from lastacross.clock import SYSTEM, Clock
 from lastacross.config import Config
+from lastacross.cronruns import entries
 from lastacross.processes.step import Step
 from lastacross.store import Store
 
 # A process that has children must not wait long for Redis. Only looking up the host name may take longer,
 # because lookups have no time limit.
 PATIENCE_SECONDS = 1.0
+REMEDY = "`lastacross deploy` in this folder puts its files into effect; until then the deployed ones apply"
+
+log = logs.get("lastacross.deploy")
 
 
 class StartUpload:
-    """Uploads once, if the last upload differs.
+    """Uploads queue.yaml once if nothing was ever uploaded, or warns once if the deployed files differ.
 
-    Worker processes must not use it, because a worker that restarts after a crash would undo a later upload
-    from another machine.
+    Under ``lastacross dev`` it uploads a file that differs. Worker processes must not use it, because under
+    ``dev`` a worker that restarts after a crash would undo a later upload.
     """
 
     def __init__(self, configuration: Config, clock: Clock = SYSTEM) -> None:
@@ -33,7 +38,42 @@ class StartUpload:
     def _upload(self, _now: float) -> None:
         store = Store(self._configuration.settings.redis_url, patience_seconds=PATIENCE_SECONDS)
         try:
-            queue_directory.upload_if_changed(store, self._configuration)
+            if self._configuration.settings.is_dev:
+                queue_directory.upload_if_changed(store, self._configuration)
+            elif not queue_directory.upload_if_missing(store, lambda: self._configuration):
+                Differences(self._configuration).warn(store)
         finally:
             store.close()
         self._is_done = True
+
+
+class Differences:
+    """Warns once of each file of a process that differs from the deployed one."""
+
+    def __init__(self, configuration: Config) -> None:
+        self._configuration = configuration
+        self._named: set[str] = set()
+
+    def warn(self, store: Store) -> None:
+        """Log a warning if a file differs that no earlier warning has named.
+
+        Raises:
+            TransientError: Redis is unavailable.
+        """
+        files = [name for name in different_files(store, self._configuration) if name not in self._named]
+        if files:
+            self._named.update(files)
+            log.warning("deploy.differs", files=files, remedy=REMEDY)
+
+
+def different_files(store: Store, configuration: Config) -> list[str]:
+    """The names of a folder's files that differ from the deployed ones; empty if nothing is deployed.
+
+    Raises:
+        TransientError: Redis is unavailable.
+    """
+    deployed = deployments.read(store)
+    if deployed is None:
+        return []
+    cron = entries.dump_all(configuration.cron)
+    return deployed.differences(queue_directory.upload_of(configuration), configuration, cron)

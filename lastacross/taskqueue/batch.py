@@ -279,7 +279,8 @@ class Batch:
             raise _refusal(self._queue.name, *refusals[0])
 
     def _targets(self) -> Targets:
-        return Targets(existing_queue(self._queue.name).target, config.current())
+        target = existing_queue(self._queue.name).target
+        return Targets(target, queue_directory.current().configuration())
 
     def _member(self, task: Task, index: int, now: float, targets: Targets) -> NewTask:
         if not isinstance(task, Task):

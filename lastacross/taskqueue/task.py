@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Never
 
-from lastacross import clock, config, datastore, store
+from lastacross import clock, datastore, store
 from lastacross.broker import (
     EXISTS,
     TOMBSTONED,
@@ -462,7 +462,7 @@ def _add_to_outbox(tasks: Sequence[Task], queue: KnownQueue) -> None:
 def _entries(
     tasks: Sequence[Task], queue: KnownQueue, now: float, *, tombstone: int | None = None
 ) -> list[NewTask]:
-    targets = Targets(queue.target, config.current())
+    targets = Targets(queue.target, queue_directory.current().configuration())
     return [_entry(task, queue.name, targets, now, tombstone) for task in tasks]
 
 

@@ -338,7 +338,7 @@ class Worker(RqWorker):
         self._may_have_work |= grant.has_more or bool(grant.missing)
         if grant.missing:
             # Upload the whole of queue.yaml, because an upload is recorded as matching the file.
-            queue_directory.upload(self._store, queue_directory.read_again(config.current()))
+            queue_directory.restore(self._store, lambda: queue_directory.read_again(config.current()))
             self._take_changes(is_urgent=True)
 
     def _hold(self, tasks: Sequence[Leased]) -> None:

@@ -165,9 +165,9 @@ def _environment(app_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(app_root)
 
 
-def check(capsys: Capture) -> tuple[int, str, str]:
+def check(capsys: Capture, *options: str) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of the command."""
-    code = cli.run(["config", "check"])
+    code = cli.run(["config", "check", *options])
     captured = capsys.readouterr()
     return code, captured.out, captured.err
 
@@ -263,7 +263,8 @@ def test_a_site_that_answers_for_any_host_is_warned_of(
 ) -> None:
     monkeypatch.delenv("LASTACROSS_ALLOWED_HOSTS")
 
-    code, out, err = check(capsys)
+    assert "warning" not in "".join(map(str, check(capsys)))
+    code, out, err = check(capsys, "--production")
 
     assert (code, err) == (0, "")
     warning, last = out.splitlines()
@@ -272,10 +273,11 @@ def test_a_site_that_answers_for_any_host_is_warned_of(
 
 
 def test_what_can_be_used_has_a_secret_key(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No process starts without one, so the check does not say that all is well."""
+    """No process of production starts without one, and the check of the files does not ask for it."""
     monkeypatch.delenv("SECRET_KEY")
 
-    code, out, err = check(capsys)
+    assert check(capsys)[0] == 0
+    code, out, err = check(capsys, "--production")
 
     assert (code, out) == (2, "")
     assert err.startswith("SECRET_KEY is not set; generate one with python -c")

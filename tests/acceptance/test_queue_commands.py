@@ -67,8 +67,8 @@ def filled(opened: Store, app_root: Path) -> Store:
 
 
 def rows(out: str) -> list[list[str]]:
-    """The cells of a table without its head."""
-    return [line.split() for line in out.splitlines()[1:]]
+    """The cells of a table without its head and without the lines below it."""
+    return [line.split() for line in out.partition("\n\n")[0].splitlines()[1:]]
 
 
 # --- queues ----------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
-"""queue.yaml changes while everything runs: what was uploaded last holds on all machines, within seconds."""
+"""queue.yaml is deployed while everything runs: the last deployment holds on all machines, within seconds."""
 
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -9,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from lastacross import store, taskqueue
+from lastacross import config, store, taskqueue
+from lastacross.broker import queue_directory
 from tests.support import recording
 from tests.support.lab import Lab, running_lab, worker_pids
 from tests.support.processes import Started, kill, python, started, wait_until
+from tests.support.uploads import upload
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
-# The promise: a second until the file is looked at, and a second until the workers look.
+# The promise: a second until the workers look at the upload, and a second to spare.
 PROMISED_SECONDS = 2.0
 
 DEFAULT = "queue:\n- name: default\n"
@@ -49,12 +50,13 @@ def scheduling(machine: Lab) -> Iterator[Started]:
         yield running
 
 
-def write(machine: Lab, text: str) -> float:
-    """Put another queue.yaml in place, at once, as deploying does; returns when."""
-    new = machine.root / "queue.yaml.new"
-    new.write_text(text)
-    os.replace(new, machine.root / "queue.yaml")
-    return time.monotonic()
+def deploy(machine: Lab, text: str) -> float:
+    """Deploy a machine's folder with another queue.yaml; returns when."""
+    (machine.root / "queue.yaml").write_text(text)
+    loaded = config.load(machine.root, machine.environ)
+    began_at = time.monotonic()
+    queue_directory.deploy(machine.store, loaded, cron=None, cause="deploy")
+    return began_at
 
 
 def add(queue: str, count: int) -> None:
@@ -76,7 +78,7 @@ def test_a_new_rate_holds_on_another_machine_within_two_seconds(lab: Lab, second
         second.wait_for(1, "/work", 60)
         time.sleep(1)
         assert second.ran("/work").total() == 1
-        changed_at = write(lab, FAST)
+        changed_at = deploy(lab, FAST)
         second.wait_for(7, "/work", 60)
         seconds = time.monotonic() - changed_at
         second.wait_for(300, "/work", 60)
@@ -92,7 +94,7 @@ def test_a_queue_that_vanishes_keeps_its_tasks_until_it_is_listed_again(lab: Lab
     with scheduling(lab), second.workers(2):
         add("slow", 100)
         second.wait_for(5, "/work", 60)
-        write(lab, DEFAULT)
+        deploy(lab, DEFAULT)
         wait_until(lambda: setting(lab, "slow", "is_disabled") == "1", 30, "the upload")
         wait_until(lambda: "leased slow" not in second.open_tasks(), 30, "running tasks to end")
         ran = second.ran("/work").total()
@@ -103,7 +105,7 @@ def test_a_queue_that_vanishes_keeps_its_tasks_until_it_is_listed_again(lab: Lab
         taskqueue.add(url="/work")
         second.wait_for(ran + 1, "/work", 60)
 
-        listed_at = write(lab, FAST)
+        listed_at = deploy(lab, FAST)
         second.wait_for(ran + 2, "/work", 60)
         seconds = time.monotonic() - listed_at
         second.wait_for(101, "/work", 60)
@@ -116,7 +118,7 @@ def test_a_new_queue_is_served_without_a_restart(lab: Lab, second: Lab) -> None:
     with scheduling(lab), second.workers(2):
         with pytest.raises(taskqueue.UnknownQueueError):
             add("fresh", 1)
-        written_at = write(lab, SLOW + "- name: fresh\n  rate: 50/s\n")
+        written_at = deploy(lab, SLOW + "- name: fresh\n  rate: 50/s\n")
         wait_until(_add_to_fresh, 30, "the queue to be known")
         known = time.monotonic() - written_at
         second.wait_for(1, "/work", 60)
@@ -133,22 +135,32 @@ def _add_to_fresh() -> bool:
     return True
 
 
-def test_two_machines_with_different_files_end_with_the_last_upload(lab: Lab, second: Lab) -> None:
-    (second.root / "queue.yaml").write_text(SLOW.replace("1/h", "7/s"))
-    with scheduling(lab):
-        wait_until(lambda: _rate(lab) == 1 / 3600, 60, "the first upload")
-        with scheduling(second), second.started_workers(2) as running:
-            wait_until(lambda: _rate(lab) == 7, 60, "the second upload")
-            # Neither a scheduler that goes on nor a worker process that starts again says it once more.
-            [victim, _] = worker_pids(running)
-            assert kill(victim)
-            assert _rates_of(lab, 3.0) == {7}
+def test_a_machine_with_another_file_changes_nothing_and_says_so(lab: Lab, second: Lab) -> None:
+    """Neither a scheduler, nor a supervisor of workers, nor a worker process that starts again uploads."""
+    deploy(lab, SLOW.replace("1/h", "7/s"))
+    with scheduling(second) as scheduler, second.started_workers(2) as running:
+        scheduler.wait_for_text("deploy.differs", 60)
+        running.wait_for_text("deploy.differs", 60)
+        assert worker_pids(running)
+        assert kill(worker_pids(running)[0])
+        assert _rates_of(lab, 3.0) == {7}
 
-            write(lab, FAST)
-            wait_until(lambda: _rate(lab) == 200, 30, "the third upload")
-            [victim, _] = worker_pids(running)
-            assert kill(victim)
-            assert _rates_of(lab, 3.0) == {200}
+        deploy(lab, FAST)
+        assert _rates_of(lab, 2.0) == {200}
+        for log in (scheduler.text(), running.text()):
+            assert (log.count("deploy.differs"), log.count("queues.upload")) == (1, 0)
+
+
+def test_an_upload_of_the_former_release_is_undone(lab: Lab) -> None:
+    """A process of the former release uploads its own file when it starts."""
+    deploy(lab, FAST)
+    with scheduling(lab) as scheduler:
+        upload(lab.store, {"default": {}, "other": {}}, digest="of another file")
+        assert setting(lab, "slow", "is_disabled") == "1"
+        scheduler.wait_for_text("deploy.restore", 60)
+        wait_until(lambda: setting(lab, "slow", "is_disabled") == "0", 60, "the deployed queues")
+    assert _rate(lab) == 200
+    assert setting(lab, "other", "is_disabled") == "1"
 
 
 def _rate(machine: Lab) -> float | None:
@@ -164,15 +176,3 @@ def _rates_of(machine: Lab, seconds: float) -> set[float | None]:
         seen.add(_rate(machine))
         time.sleep(0.05)
     return seen
-
-
-def test_a_queue_yaml_with_a_mistake_leaves_the_queues_as_they_were(lab: Lab, second: Lab) -> None:
-    with scheduling(lab) as scheduler, second.workers(1):
-        wait_until(lambda: _rate(lab) == 1 / 3600, 60, "the upload")
-        write(lab, SLOW.replace("1/h", "1/fortnight"))
-        scheduler.wait_for_text("queues.unusable", 30)
-        taskqueue.add(url="/work")
-        second.wait_for(1, "/work", 60)
-        assert _rate(lab) == 1 / 3600
-        write(lab, FAST)
-        wait_until(lambda: _rate(lab) == 200, 30, "the file that is right again")

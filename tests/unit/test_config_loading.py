@@ -70,11 +70,17 @@ def test_a_check_finds_what_load_would_say(app_root: Path) -> None:
     (app_root / "app.yaml").write_text("runtime: python27\nhandelrs:\n")
     (app_root / "queue.yaml").write_text("queue:\n- name: q\n")
 
-    findings = config.check(app_root, {"PORT": "x"})
+    findings = config.check(app_root, {"PORT": "x", "LASTACROSS_DEV": "1"}, is_production=True)
 
     assert str(findings.mistakes[0]).startswith("app.yaml:2:1: ")
     assert [str(mistake).split()[0] for mistake in findings.mistakes[1:]] == ["PORT", "SECRET_KEY"]
     assert [notice.split(":")[0] for notice in findings.notices] == ["app.yaml", "queue.yaml"]
+
+
+def test_a_check_of_the_files_demands_nothing_of_production(app_root: Path) -> None:
+    assert config.check(app_root, {}).mistakes == ()
+    [mistake] = config.check(app_root, {}, is_production=True).mistakes
+    assert str(mistake).startswith("SECRET_KEY is not set")
 
 
 def test_a_check_makes_no_file(app_root: Path) -> None:

@@ -1,0 +1,192 @@
+"""Keeps the last deployment in Redis: what was deployed from which files, when, and by whom.
+
+The deployment is stored beside the settings that the scripts read. Any process can therefore upload the
+deployed settings again, after an emptied key or an upload by the former release, whatever its own files say.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from lastacross import logs
+from lastacross.broker.answers import Upload, transient_errors
+from lastacross.config import Config, DispatchRule
+from lastacross.store import DEPLOYED, UPLOAD, Store
+
+_FIELDS = ("digest", "queues", "dispatch", "cron", "at", "by", "cause")
+_log = logs.get("lastacross.queues")
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """The files in effect on all machines.
+
+    Attributes:
+        upload: queue.yaml and backends.yaml.
+        dispatch: the rules of dispatch.yaml, in order.
+        cron: the jobs of cron.yaml as JSON; None if no cron.yaml was deployed yet.
+        at: the time of the deployment in seconds since the epoch.
+        by: ``user@host``.
+        cause: ``deploy`` (the command), ``dev`` (a changed file), or ``start`` (a process found nothing).
+    """
+
+    upload: Upload
+    dispatch: tuple[DispatchRule, ...] = ()
+    cron: str | None = None
+    at: float = 0.0
+    by: str = ""
+    cause: str = "start"
+
+    def differences(self, upload: Upload, configuration: Config, cron: str) -> list[str]:
+        """The names of the folder's files that differ from the deployed ones.
+
+        ``upload`` and ``cron`` are the folder's. A file that the folder does not have differs from nothing.
+        """
+        found = []
+        if configuration.has_queue_file:
+            if _comparable(upload) != _comparable(self.upload):
+                found.append("queue.yaml")
+            if list(upload.backends) != list(self.upload.backends):
+                found.append("backends.yaml")
+            if configuration.dispatch != self.dispatch:
+                found.append("dispatch.yaml")
+        if configuration.has_cron_file and self.cron is not None and _jobs(cron) != _jobs(self.cron):
+            found.append("cron.yaml")
+        return found
+
+
+def _comparable(upload: Upload) -> Mapping[str, Mapping[str, str]]:
+    """The queues without the setting that the environment decides."""
+    return {
+        name: {key: value for key, value in fields.items() if key != "dead_letter_seconds"}
+        for name, fields in upload.queues.items()
+    }
+
+
+def _jobs(text: str) -> Any:
+    return json.loads(text)
+
+
+def read(opened: Store) -> Deployment | None:
+    """Read the last deployment; None if there is none, or a newer release wrote it in an unknown format.
+
+    Raises:
+        TransientError: Redis is unavailable.
+    """
+    with transient_errors():
+        values = cast("list[bytes | None]", opened.redis.hmget(DEPLOYED, _FIELDS))
+    if values[0] is None:
+        return None
+    try:
+        return _load({name: value.decode() for name, value in zip(_FIELDS, values, strict=True) if value})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        _log.error("deploy.unreadable", error=str(error), remedy="run `lastacross deploy`")
+        return None
+
+
+def _load(fields: Mapping[str, str]) -> Deployment:
+    queues = json.loads(fields["queues"])
+    cron = fields.get("cron")
+    if cron is not None and not isinstance(json.loads(cron), list):
+        raise ValueError("its jobs are not a list")
+    return Deployment(
+        upload=Upload(
+            digest=fields["digest"],
+            queues={
+                name: {str(key): str(value) for key, value in settings.items()}
+                for name, settings in queues["queues"].items()
+            },
+            services=[str(name) for name in queues["services"]],
+            backends=[str(name) for name in queues["backends"]],
+        ),
+        dispatch=rules_of(fields.get("dispatch", "[]").encode()) or (),
+        cron=cron,
+        at=float(fields.get("at", "0")),
+        by=fields.get("by", ""),
+        cause=fields.get("cause", "start"),
+    )
+
+
+def rules_of(text: bytes | None) -> tuple[DispatchRule, ...] | None:
+    """The rules of the deployed dispatch.yaml; None if they are missing or malformed."""
+    if text is None:
+        return None
+    try:
+        return tuple(DispatchRule(*map(str, rule)) for rule in json.loads(text))
+    except (ValueError, TypeError):
+        return None
+
+
+def write(opened: Store, deployment: Deployment) -> None:
+    """Replace the last deployment. Without jobs, those of the last one are forgotten.
+
+    Raises:
+        TransientError: Redis is unavailable.
+    """
+    upload = deployment.upload
+    queues = {
+        "queues": {name: dict(fields) for name, fields in upload.queues.items()},
+        "services": list(upload.services),
+        "backends": list(upload.backends),
+    }
+    rules = [[rule.host, rule.path, rule.service] for rule in deployment.dispatch]
+    fields = {
+        "digest": upload.digest,
+        "queues": json.dumps(queues),
+        "dispatch": json.dumps(rules),
+        "at": f"{deployment.at:.6f}",
+        "by": deployment.by,
+        "cause": deployment.cause,
+    }
+    if deployment.cron is not None:
+        fields["cron"] = deployment.cron
+    with transient_errors(), opened.redis.pipeline(transaction=True) as pipeline:
+        pipeline.hset(DEPLOYED, mapping=cast("dict[Any, Any]", fields))
+        if deployment.cron is None:
+            pipeline.hdel(DEPLOYED, "cron")
+        pipeline.hincrby(DEPLOYED, "version", 1)
+        pipeline.execute()
+
+
+def keep_jobs(opened: Store, cron: str) -> str:
+    """Deploy these jobs unless jobs are deployed already; returns the deployed jobs as JSON.
+
+    Raises:
+        TransientError: Redis is unavailable.
+    """
+    with transient_errors():
+        opened.redis.hsetnx(DEPLOYED, "cron", cron)
+        kept = opened.redis.hget(DEPLOYED, "cron")
+    return cast(bytes, kept).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Stamps:
+    """Tell whether something was deployed or uploaded since the last look, with two short reads.
+
+    ``uploaded`` is the digest that the scripts go by, and ``deployed`` that of the last deployment; None:
+    there is none. ``version`` changes with every deployment.
+    """
+
+    uploaded: str | None
+    deployed: str | None
+    version: str | None
+
+
+def read_stamps(opened: Store) -> Stamps:
+    """Read the stamps.
+
+    Raises:
+        TransientError: Redis is unavailable.
+    """
+    with transient_errors(), opened.redis.pipeline(transaction=False) as pipeline:
+        pipeline.hget(UPLOAD, "digest")
+        pipeline.hmget(DEPLOYED, ("digest", "version"))
+        uploaded, (deployed, version) = pipeline.execute()
+    return Stamps(*(None if value is None else value.decode() for value in (uploaded, deployed, version)))
+
+
+def without_resuming(upload: Upload) -> Upload:
+    """The upload for a repetition, which must not resume queues that were paused since."""
+    return replace(upload, resumes=False)
