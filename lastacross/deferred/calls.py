@@ -1,7 +1,9 @@
 """Defers calls and runs them, and encodes and decodes the payloads of deferred tasks."""
 
+import contextlib
 import functools
 import inspect
+import io
 import pickle
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -32,6 +34,17 @@ _GENERATOR = "it is a generator, and calling it runs nothing; defer a function t
 
 class UnverifiedCallError(PermanentTaskFailure):
     """Raised for a call without a valid signature, which is kept because this process's key may be wrong."""
+
+
+class MissingCallError(Exception):
+    """Raised for a call that this process does not have, because its code differs from the caller's.
+
+    Such a call is retried, so that a worker with the right code can run it.
+    """
+
+
+class ChangedCallError(TypeError):
+    """Raised if a function no longer takes the arguments with which it was enqueued."""
 
 
 _signatures: tuple[config.Config, Signatures] | None = None
@@ -239,7 +252,7 @@ def _unwrapped(obj: Any) -> Any:
 def _name_of(obj: object) -> str:
     obj = _unwrapped(obj)
     named = obj if hasattr(obj, "__qualname__") else type(obj)
-    return f"{named.__module__}.{named.__qualname__}"
+    return f"{getattr(named, '__module__', None) or 'builtins'}.{named.__qualname__}"
 
 
 # --- running a call -----------------------------------------------------------------------
@@ -249,6 +262,8 @@ def run(body: bytes) -> object:
     """Run a call that was encoded by ``serialize``, and return its result; a coroutine is run to its end.
 
     Raises:
+        MissingCallError: this process does not have the function, or cannot import its module.
+        ChangedCallError: the function does not take these arguments.
         PermanentTaskFailure: the signature is invalid, the call cannot be unpickled, or its result is a
             generator or something else that should be awaited but cannot be.
         DeadlineExceededError: the task's deadline cancelled the coroutine.
@@ -258,7 +273,13 @@ def run(body: bytes) -> object:
     current = taskqueue.current_task()
     if current is not None:
         current.handler = _handler_name(function, args)
-    result = handler_calls.call(function, *args, **kwargs)
+    if function is invoke_member and not hasattr(args[0], args[1]):
+        raise MissingCallError(_missing(f"{_name_of(args[0])}.{args[1]}"))
+    try:
+        result = handler_calls.call(function, *args, **kwargs)
+    except TypeError as error:
+        _refuse_other_arguments(function, args, kwargs, error)
+        raise
     if result is None:
         return None
     # Recognize other results to ignore without the cost of isawaitable().
@@ -293,11 +314,62 @@ def _load(body: bytes) -> tuple[Callable[..., object], tuple[Any, ...], dict[str
     try:
         function, args, kwargs = pickle.loads(pickled)
     except Exception as error:
+        missing = _missing_in(pickled)
+        if missing is not None:
+            raise MissingCallError(missing) from error
         raise PermanentTaskFailure(
-            f"the call cannot be unpickled ({type(error).__name__}: {error}); a worker must be able to "
-            "import its module, and the function must still exist under the same name"
+            f"the call cannot be unpickled ({type(error).__name__}: {error})"
         ) from error
     return function, args, kwargs
+
+
+class _Finder(pickle.Unpickler):
+    """Unpickles once more, and describes the first class or function that cannot be imported."""
+
+    missing: str | None = None
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        """Import a name of the pickle."""
+        try:
+            return super().find_class(module, name)
+        except Exception as error:
+            is_absent = isinstance(error, AttributeError) or (
+                isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
+            )
+            cause = None if is_absent else f"{type(error).__name__}: {error}"
+            self.missing = _missing(f"{module}.{name}", cause)
+            raise
+
+
+def _missing_in(pickled: bytes) -> str | None:
+    """Say what this process does not have of a signed pickle; None if it is invalid for another reason."""
+    finder = _Finder(io.BytesIO(pickled))
+    with contextlib.suppress(Exception):
+        finder.load()
+    return finder.missing
+
+
+def _missing(name: str, cause: str | None = None) -> str:
+    because = f"cannot import {name} ({cause})" if cause else f"does not have {name}"
+    return f"this worker {because}: is it older than the code that enqueued it?"
+
+
+def _refuse_other_arguments(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], error: TypeError
+) -> None:
+    """Raise ChangedCallError if the error comes from the call itself, not from the function's code."""
+    called, given = function, args
+    if function is invoke_member:
+        called, given = getattr(args[0], args[1]), args[2:]
+    try:
+        inspect.signature(called).bind(*given, **kwargs)
+    except TypeError as mismatch:
+        raise ChangedCallError(
+            f"{_name_of(called)} does not take the arguments of this call ({mismatch}): "
+            "has it changed since the call was enqueued?"
+        ) from error
+    except ValueError:  # a built-in function without a signature
+        return
 
 
 def run_from_datastore(row_id: int, /) -> object:

@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Any
 
 from lastacross import logs, taskqueue
-from lastacross.deferred.calls import UnverifiedCallError, run
+from lastacross.deferred.calls import ChangedCallError, MissingCallError, UnverifiedCallError, run
 from lastacross.errors import PermanentTaskFailure, SingularTaskFailure
 
 log = logs.get("lastacross.deferred")
@@ -44,7 +44,8 @@ def outcome(body: bytes) -> int:
         return 200
     except Exception as failure:
         if current:
-            current.failure = f"{type(failure).__name__}: {failure}"
+            is_of_release = isinstance(failure, MissingCallError | ChangedCallError)
+            current.failure = str(failure) if is_of_release else f"{type(failure).__name__}: {failure}"
             current.error = failure
             current.has_failed_for_good = _is_final(failure)
         return _log_failure(failure, seen)
@@ -64,6 +65,8 @@ def _log_failure(failure: Exception, seen: dict[str, Any]) -> int:
         return 200
     if isinstance(failure, UnverifiedCallError):
         log.error("deferred.unverified", reason=str(failure), **seen)
+    elif isinstance(failure, MissingCallError | ChangedCallError):
+        log.warning("deferred.other_release", reason=str(failure), **seen)
     else:
         log.exception("deferred.failure", **seen)
     return 500

@@ -25,6 +25,7 @@ from lastacross.webapp.environ import (
     Start,
     Wsgi,
     is_https,
+    note_missing_url,
     path_of,
 )
 from lastacross.webapp.script import AUTO, contained
@@ -114,6 +115,7 @@ class Dispatcher:
             return self._refuse(environ, start_response, refusal)
         target = self._find(path, who)
         if target is None:
+            note_missing_url(environ)
             return self._refuse(environ, start_response, Refusal(404))
         if isinstance(task := environ.get(TASK), CurrentTask):
             task.handler = path if target.handler is None else target.handler.url

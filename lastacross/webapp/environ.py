@@ -150,3 +150,11 @@ def close(body: Any) -> None:
     closer = getattr(body, "close", None)
     if closer is not None:
         closer()
+
+
+def note_missing_url(environ: Environ) -> None:
+    """Give a task whose URL has no handler a reason that tells a rolling release from a wrong URL."""
+    task = environ.get(TASK)
+    if task is not None:
+        path = path_of(environ)
+        task.failure = f"this worker does not have {path}: is it older than the code that enqueued it?"

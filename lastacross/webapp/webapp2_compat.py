@@ -14,7 +14,7 @@ from webob import exc
 from webob.multidict import NestedMultiDict
 
 from lastacross.webapp import forms, webob_compat
-from lastacross.webapp.environ import FAILURE, REFUSAL, Refusal, Wsgi
+from lastacross.webapp.environ import FAILURE, REFUSAL, Refusal, Wsgi, note_missing_url
 
 # Our error pages replace the pages of WebOb's exceptions but keep these of their headers.
 KEPT_HEADERS = ("Allow", "Retry-After", "WWW-Authenticate")
@@ -91,6 +91,8 @@ def note_error(request: Any, response: Any, error: Exception) -> Any:
         return webapp2.Response(status=500)
     if error.has_body:
         return error
+    if error.code == 404 and getattr(request, "route", None) is None:
+        note_missing_url(request.environ)
     headers = [(name, value) for name, value in error.headerlist if name in KEPT_HEADERS]
     request.environ[REFUSAL] = Refusal(error.code, str(error.detail or "").strip(), headers)
     return webapp2.Response(status=error.code)

@@ -6,6 +6,7 @@ import io
 import logging
 import pickle
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import sqlalchemy
 from structlog.testing import capture_logs
 
 from lastacross import config, datastore, deferred, store, taskqueue
+from lastacross.broker import delivering
 from lastacross.broker.record import body_of
 from lastacross.errors import (
     BadTransactionStateError,
@@ -309,17 +311,89 @@ def test_a_changed_secret_key_is_used_at_once(configuration: config.Config, app_
     [
         b"no pickle",
         b"",
-        b"cno_such_module\nfunction\n.",
-        b"ctests.integration\nno_such_name\n.",
         pickle.dumps(7),
     ],
 )
 def test_what_cannot_be_unpickled_fails_for_good(pickled: bytes) -> None:
-    """A module or a function that is gone, a broken pickle, something else."""
+    """A broken pickle, something else."""
     body = Signatures(SECRET_KEY).sign("deferred", pickled)
 
     with pytest.raises(deferred.PermanentTaskFailure, match="cannot be unpickled"):
         deferred.run(body)
+
+
+# --- calls of another release -------------------------------------------------------------
+
+
+class Mailer:
+    """Has lost its method ``send``."""
+
+
+def delivered(body: bytes) -> tuple[int, taskqueue.CurrentTask]:
+    """The status of a call's task, and the task afterwards."""
+    current = taskqueue.CurrentTask("default_t", "t", "default", 1, 0, 0)
+    with delivering(current):
+        return deferred.outcome(body), current
+
+
+@pytest.mark.parametrize(
+    ("pickled", "reason"),
+    [
+        (b"cno_such_module\nfunction\n.", "does not have no_such_module.function"),
+        (b"cno_such.module\nfunction\n.", "does not have no_such.module.function"),
+        (b"ctests.integration\nno_such_name\n.", "does not have tests.integration.no_such_name"),
+        (
+            pickle.dumps((deferred.invoke_member, (Mailer(), "send"), {})),
+            f"does not have {__name__}.Mailer.send",
+        ),
+    ],
+    ids=["module", "package", "function", "method"],
+)
+def test_a_call_that_only_newer_code_has_is_retried(pickled: bytes, reason: str) -> None:
+    status, task = delivered(Signatures(SECRET_KEY).sign("deferred", pickled))
+
+    assert (status, task.has_failed_for_good) == (500, False)
+    assert task.failure == f"this worker {reason}: is it older than the code that enqueued it?"
+
+
+def test_a_module_that_cannot_be_imported_is_named_with_its_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "jobs_of_a_newer_release.py").write_text("import a_library_that_is_not_installed\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    body = Signatures(SECRET_KEY).sign("deferred", b"cjobs_of_a_newer_release\nf\n.")
+
+    status, task = delivered(body)
+
+    assert status == 500
+    assert task.failure == (
+        "this worker cannot import jobs_of_a_newer_release.f (ModuleNotFoundError: No module named "
+        "'a_library_that_is_not_installed'): is it older than the code that enqueued it?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "problem"),
+    [
+        ((send_color, (1, 2), {}), "send_color does not take the arguments of this call (missing a required"),
+        ((send_color, (1, 2, "s", 4), {}), "send_color does not take the arguments of this call (too many"),
+        ((deferred.invoke_member, (Mailer(), "__eq__"), {}), "does not take the arguments of this call"),
+    ],
+)
+def test_a_changed_signature_is_shown_as_what_it_is(call: Any, problem: str) -> None:
+    status, task = delivered(Signatures(SECRET_KEY).sign("deferred", pickle.dumps(call)))
+
+    assert (status, task.has_failed_for_good) == (500, False)
+    assert problem in str(task.failure)
+    assert str(task.failure).endswith("has it changed since the call was enqueued?")
+    assert calls == []
+
+
+def test_a_type_error_of_the_function_itself_stays_its_own() -> None:
+    status, task = delivered(deferred.serialize(fail, TypeError("unsupported operand")))
+
+    assert status == 500
+    assert task.failure == "TypeError: unsupported operand"
 
 
 # --- the task -----------------------------------------------------------------------------
