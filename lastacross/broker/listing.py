@@ -1,7 +1,10 @@
-"""Looks up tasks by name, lists a queue's tasks by state, and reads a task with its payload."""
+"""Looks up tasks by name, lists a queue's tasks by state, and reads a task with its payload.
+
+It also acts on all dead letters of a queue, in steps between which other queues go on.
+"""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -9,8 +12,9 @@ from lastacross import store
 from lastacross.broker.readable import MAX_INSTANT
 from lastacross.broker.record import body_of, split_task_id, task_id
 from lastacross.broker.states import ALL, DEAD, READY, SCHEDULED, STATE_OF_STATUS, STATES
-from lastacross.broker.steps import transient_errors
+from lastacross.broker.steps import Broker, transient_errors
 from lastacross.store import (
+    OPEN_BATCHES,
     PULL_PREFIX,
     READY_PREFIX,
     RQ_QUEUES,
@@ -200,6 +204,12 @@ class Listing:
         }
         return WholeTask(listed, body, headers, fields)
 
+    def open_batches(self, limit: int) -> list[str]:
+        """The ids of the incomplete batches, oldest first."""
+        with transient_errors():
+            found = cast("list[bytes]", self._store.redis.zrange(OPEN_BATCHES, 0, limit - 1))
+        return [identifier.decode("utf-8", "replace") for identifier in found]
+
     def count_dead(self, queue: str) -> int:
         """The number of dead letters in a queue."""
         with transient_errors():
@@ -386,3 +396,58 @@ def _task(identifier: str, values: list[bytes | None], held_until: object, now: 
         error=text.get("error"),
         dead_at=_instant(text.get("dead_at")),
     )
+
+
+# --- all dead letters -----------------------------------------------------------------------
+
+DEAD_CHUNK = 100
+
+Tell = Callable[[int], object]
+"""Receives the number of tasks that each step has handled."""
+
+
+def _no_one(_number: int) -> None:
+    """Tell no one."""
+
+
+def retry_dead(broker: Broker, queue: str, tell: Tell = _no_one) -> list[str]:
+    """Run all dead letters of a queue again; returns their ids.
+
+    A task that becomes a dead letter meanwhile stays one.
+
+    Raises:
+        TransientError: Redis is unavailable.
+    """
+    return _for_dead(broker, queue, broker.retry_dead, tell)
+
+
+def delete_dead(broker: Broker, queue: str, tell: Tell = _no_one) -> list[str]:
+    """Delete all dead letters of a queue; returns their ids.
+
+    Raises:
+        TransientError: Redis is unavailable.
+    """
+    return _for_dead(broker, queue, broker.delete, tell)
+
+
+def _for_dead(
+    broker: Broker, queue: str, act: Callable[[Sequence[str]], list[bool]], tell: Tell
+) -> list[str]:
+    redis, key = broker.store.redis, dead_key(queue)
+    with transient_errors():
+        left = redis.zcard(key)
+    done: list[str] = []
+    skipped = 0
+    while left > 0:
+        with transient_errors():
+            found = redis.zrange(key, skipped, skipped + min(DEAD_CHUNK, left) - 1)
+        entries = cast("list[bytes]", found)
+        if not entries:
+            break
+        ids = [entry.decode("utf-8", "replace") for entry in entries]
+        acted = [identifier for identifier, has_acted in zip(ids, act(ids), strict=True) if has_acted]
+        # The entries of other programs stay, in front of the rest.
+        left, skipped = left - len(ids), skipped + len(ids) - len(acted)
+        done += acted
+        tell(len(ids))
+    return done

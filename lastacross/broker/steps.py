@@ -420,12 +420,12 @@ class Broker(Steps):
         """Delete tasks. Returns False for each id that does not exist."""
         return [bool(gone) for gone in self._run("delete_tasks", [self._now_text(), *ids])]
 
-    def purge(self, queue: str) -> int:
-        """Delete all tasks of a queue except its dead letters. Returns the number of deleted tasks."""
-        count = 0
-        began_at = self._now_text()
+    def purge(self, queue: str, tell: Callable[[int], object] = lambda _count: None) -> int:
+        """Delete all tasks but dead letters; ``tell`` gets the number of each step. Returns the total."""
+        count, began_at = 0, self._now_text()
         while moved := int(self._run("purge_queue", [self._now_text(), queue, 1000, began_at])):
             count += moved
+            tell(moved)
         return count
 
 

@@ -11,7 +11,7 @@ from lastacross import store
 from lastacross.broker import Broker, Deployment, KnownQueue, Listing, deployments, queue_directory
 from lastacross.cli.base import cli, complain, takes_app
 from lastacross.cli.connecting import asking_redis, listing, record
-from lastacross.cli.showing import instant, print_json, print_table, printable
+from lastacross.cli.showing import instant, print_json, print_table, printable, progress_bar
 from lastacross.errors import UnknownQueueError
 
 if TYPE_CHECKING:
@@ -223,10 +223,11 @@ def _purge(root: Path, name: str, is_sure: bool, as_json: bool) -> int:
     with asking_redis(root):
         queue = existing(name)
         tasks = queue.fetch_statistics().tasks
-        if not is_sure and not _is_confirmed(f"Delete all tasks of queue {name} (currently {tasks})?"):
+        if not is_sure and not is_confirmed(f"Delete all tasks of queue {name} (currently {tasks})?"):
             complain(f"queue {name} was not purged; use --yes to purge it without confirmation")
             return 1
-        queue.purge()
+        with progress_bar(f"purging {name}", tasks) as tell:
+            tasks = Broker(store.current()).purge(queue.name, tell)
         record("queue.purge", [name])
     if as_json:
         print_json({"name": name, "tasks": tasks})
@@ -235,7 +236,8 @@ def _purge(root: Path, name: str, is_sure: bool, as_json: bool) -> int:
     return 0
 
 
-def _is_confirmed(question: str) -> bool:
+def is_confirmed(question: str) -> bool:
+    """Ask a yes-or-no question; without a terminal the answer is no."""
     try:
         return click.confirm(question, err=True)
     except click.Abort:  # nobody is there to answer

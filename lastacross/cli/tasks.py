@@ -8,18 +8,19 @@ from typing import Any
 import click
 
 from lastacross import store
-from lastacross.broker import STATES, ListedTask, Listing, WholeTask
+from lastacross.broker import STATES, Broker, ListedTask, Listing, WholeTask
+from lastacross.broker import listing as dead_letters
 from lastacross.cli.base import cli, complain, takes_app
 from lastacross.cli.connecting import asking_redis, listing, record
-from lastacross.cli.queues import existing, require_existing, taskqueue
-from lastacross.cli.showing import instant, print_json, print_table, printable
+from lastacross.cli.queues import existing, is_confirmed, require_existing, taskqueue
+from lastacross.cli.showing import instant, print_json, print_table, printable, progress_bar
 from lastacross.errors import InvalidTaskError
 
 MAX_PAYLOAD_CHARACTERS = 1000
+MAX_LISTED = 100
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _QUEUE = click.argument("queue", metavar="QUEUE")
-_NAMES = click.argument("names", nargs=-1, required=True, metavar="TASK...")
 
 
 @cli.group("tasks")
@@ -128,13 +129,27 @@ def _run(root: Path, queue: str, name: str, as_json: bool) -> None:
     _tell(queue, [name], "will run as soon as a worker is free", as_json)
 
 
-@_tasks.command("delete", epilog="Example: lastacross tasks delete mail welcome-17 welcome-18")
+@_tasks.command(
+    "delete",
+    epilog="""\b
+Examples:
+  lastacross tasks delete mail welcome-17 welcome-18
+  lastacross tasks delete mail --all-dead --yes""",
+)
 @_QUEUE
-@_NAMES
+@click.argument("names", nargs=-1, metavar="[TASK...]")
+@click.option("--all-dead", "is_all", is_flag=True, help="Delete every dead letter of the queue.")
+@click.option("--yes", "is_sure", is_flag=True, help="Do not ask for confirmation.")
 @_JSON
 @takes_app
-def _delete(root: Path, queue: str, names: tuple[str, ...], as_json: bool) -> int:
+def _delete(
+    root: Path, queue: str, names: tuple[str, ...], *, is_all: bool, is_sure: bool, as_json: bool
+) -> int:
     """Delete tasks in any state; a running task finishes, but its result is ignored."""
+    if is_all == bool(names):
+        raise click.UsageError("give the names of tasks, or --all-dead")
+    if is_all:
+        return _delete_dead(root, queue, is_sure=is_sure, as_json=as_json)
     with asking_redis(root):
         deleted = [taskqueue().Task(name=name) for name in names]
         existing(queue).delete_tasks(deleted)
@@ -160,16 +175,45 @@ def _retry(root: Path, queue: str, names: tuple[str, ...], is_all: bool, as_json
     """Retry dead letters with all of their retries, within the queue's limits."""
     if is_all == bool(names):
         raise click.UsageError("give the names of tasks, or --all")
+    if is_all:
+        return _retry_all(root, queue, as_json=as_json)
     with asking_redis(root):
-        listing, opened = Listing(store.current()), existing(queue)
-        if is_all:
-            dead = listing.tasks(queue, ["dead"], max(1, listing.count_dead(queue)))
-            names = tuple(task.name for task in dead)
-        found = opened.retry_dead(names)
+        found = existing(queue).retry_dead(names)
         done = [name for name, was_dead in zip(names, found, strict=True) if was_dead]
         _record("task.retry", queue, done)
     _tell(queue, done, "will be retried", as_json)
-    return 0 if is_all else _missed(queue, set(names) - set(done), "dead letter")
+    return _missed(queue, set(names) - set(done), "dead letter")
+
+
+def _retry_all(root: Path, queue: str, *, as_json: bool) -> int:
+    with asking_redis(root):
+        existing(queue)
+        with progress_bar(f"retrying {queue}", Listing(store.current()).count_dead(queue)) as tell:
+            ids = dead_letters.retry_dead(Broker(store.current()), queue, tell)
+        _record("task.retry", queue, [identifier.partition("_")[2] for identifier in ids])
+    _tell_all(queue, ids, "will be retried", as_json)
+    return 0
+
+
+def _delete_dead(root: Path, queue: str, *, is_sure: bool, as_json: bool) -> int:
+    with asking_redis(root):
+        existing(queue)
+        dead = Listing(store.current()).count_dead(queue)
+        if not is_sure and not is_confirmed(f"Delete all dead letters of queue {queue} (currently {dead})?"):
+            complain(f"no dead letter of queue {queue} was deleted; use --yes to delete without confirmation")
+            return 1
+        with progress_bar(f"deleting from {queue}", dead) as tell:
+            ids = dead_letters.delete_dead(Broker(store.current()), queue, tell)
+        _record("task.delete", queue, [identifier.partition("_")[2] for identifier in ids])
+    _tell_all(queue, ids, "was deleted", as_json)
+    return 0
+
+
+def _tell_all(queue: str, ids: list[str], what: str, as_json: bool) -> None:
+    if as_json or len(ids) <= MAX_LISTED:
+        _tell(queue, [identifier.partition("_")[2] for identifier in ids], what, as_json)
+    else:
+        click.echo(f"{len(ids)} dead letters of queue {queue}: each {what}")
 
 
 def _record(action: str, queue: str, names: list[str]) -> None:

@@ -27,6 +27,7 @@ HARMLESS = {
     "started",
     "suspect",
     "fired_at",
+    "fired_by",
     "tag",
     "leases",
 }

@@ -61,6 +61,22 @@ def test_purged_members_count_as_cancelled_and_the_completion_survives_the_purge
     assert scripts.state("default_end") == "ready"
 
 
+def test_a_completion_that_an_earlier_purge_made_ready_survives_every_purge(scripts: Scripts) -> None:
+    scripts.sealed_batch("b", 2, complete="default_end")
+    purge(scripts)
+    scripts.clock.advance(60)
+
+    assert purge(scripts) == [0]
+
+    assert scripts.state("default_end") == "ready"
+    [lease] = scripts.lease()
+    scripts.clock.advance(60)
+    purge(scripts)
+    assert scripts.state("default_end") == "leased"
+    scripts.ack(lease)
+    assert scripts.state("default_end") == "gone"
+
+
 def test_a_completion_that_was_there_before_is_purged(scripts: Scripts) -> None:
     scripts.sealed_batch("b", 0, complete="default_end")
     assert scripts.state("default_end") == "ready"

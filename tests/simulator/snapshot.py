@@ -31,6 +31,7 @@ class Record(NamedTuple):
     description: str
     fired_at: str
     dead_group: str
+    fired_by: str
 
     @property
     def is_pull(self) -> bool:

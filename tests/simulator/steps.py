@@ -455,7 +455,7 @@ def _purge_queue(step: Step, expected: Expected) -> None:
             "deferred",
         ):
             continue
-        if record.fired_at and float(record.fired_at) >= began_at:
+        if record.fired_by == "purge" or (record.fired_at and float(record.fired_at) >= began_at):
             continue
         _drop(step, expected, task, record)
 

@@ -5,21 +5,22 @@
 -- Returns the number of removed entries; call again until it is 0.
 -- States   purge: ready, scheduled, leased → gone
 --
--- If the purge itself fires a completion task, that task is not purged.
+-- If this purge or an earlier one fires a completion task, that task is not purged.
 -- include: keys
 -- include: fan_in
 -- include: lose
 -- include: pull
 
+fired_by = 'purge'
 local now, queue, limit, began_at = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 
 -- Delete one task unless it must stay. Returns whether it must stay.
 local function forget_task(id)
-  local tombstone, member, status, fired_at = unpack(
-    call('HMGET', RECORD .. id, 'tombstone', 'batch', 'status', 'fired_at'))
+  local tombstone, member, status, fired_at, by = unpack(
+    call('HMGET', RECORD .. id, 'tombstone', 'batch', 'status', 'fired_at', 'fired_by'))
   if status == 'failed' then
     return false
-  elseif fired_at and (number_of(fired_at) or 0) >= began_at then
+  elseif by == 'purge' or (fired_at and (number_of(fired_at) or 0) >= began_at) then
     return true
   end
   delete_record(id)

@@ -26,12 +26,18 @@ local function is_status(text)
   return string.find(STATUSES, ' ' .. text .. ' ', 1, true) ~= nil
 end
 
+-- A script that purges sets this, so that no later purge deletes the completion tasks that it makes ready.
+local fired_by
+
 -- Make a waiting task ready, because its batch is complete.
 local function fire(id, now)
   local queue = queue_of(id)
   local status, target = unpack(call('HMGET', RECORD .. id, 'status', 'target'))
   if status == 'deferred' or (status and not is_status(status)) then
     call('HSET', RECORD .. id, 'status', 'queued', 'fired_at', instant(now))
+    if fired_by then
+      call('HSET', RECORD .. id, 'fired_by', fired_by)
+    end
     call('ZREM', DEFERRED .. queue, id)
     make_ready(queue, id, target)
   end
