@@ -1,5 +1,6 @@
-"""``cron``: shows cron.yaml's jobs, their next runs and their history, and runs a job now."""
+"""``cron``: shows the deployed jobs, their next runs and their history; runs, pauses and resumes them."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -7,26 +8,27 @@ from typing import Any
 import click
 
 from lastacross import cronruns, store
-from lastacross.cli.base import cli, takes_app
-from lastacross.cli.connecting import asking_redis, configured, record, settings_of
+from lastacross.cli.base import cli, complain, takes_app
+from lastacross.cli.connecting import asking_redis, configured, listing, record, settings_of
 from lastacross.cli.showing import instant, print_json, print_table
 from lastacross.clock import SYSTEM, utc
 from lastacross.config import CronEntry
 from lastacross.cron import Schedule, parse_schedule
-from lastacross.cronruns import entries, overview
-from lastacross.errors import ScheduleError, UnknownCronJobError, UnreadableJobError
+from lastacross.cronruns import entries, overview, pauses
+from lastacross.errors import ScheduleError, StoreUnavailableError, UnknownCronJobError, UnreadableJobError
 
 OVERDUE_SECONDS = 10.0
 """A running scheduler is never this late; one that waits for Redis or the datastore retries after 10 s."""
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _NEXT = 5
-_NAME = click.argument("name", metavar="JOB")
+_NAME = click.argument("name", metavar="JOB|URL")
+_NAMES = click.argument("names", nargs=-1, required=True, metavar="JOB|URL...")
 
 
 @cli.group("cron")
 def _cron() -> None:
-    """Show the jobs of cron.yaml and their runs, or run a job now."""
+    """Show, run, pause and resume the jobs of cron.yaml."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,9 @@ class _Row:
     is_overdue: bool
 
 
-def _row(job: overview.DeployedJob) -> _Row:
-    state = "waits" if job.run_id is None else "runs"
+def _row(job: overview.DeployedJob, paused: Collection[str]) -> _Row:
+    is_paused = job.name in paused
+    state = "runs" if job.run_id is not None else "paused" if is_paused else "waits"
     try:
         entry = entries.load_entry(job.entry)
     except UnreadableJobError as error:
@@ -56,12 +59,12 @@ def _row(job: overview.DeployedJob) -> _Row:
         job.timezone,
         entry.url,
         state,
-        instant(job.next_at),
+        None if is_paused else instant(job.next_at),
         instant(job.last_due_at),
         job.last_state,
         entry.target,
         entry.description,
-        isinstance(job.next_at, float) and SYSTEM.now() - job.next_at > OVERDUE_SECONDS,
+        not is_paused and isinstance(job.next_at, float) and SYSTEM.now() - job.next_at > OVERDUE_SECONDS,
     )
 
 
@@ -76,18 +79,61 @@ def _list(root: Path, as_json: bool) -> None:
     An interval job has no next run while it is running. A next run in the past is marked "overdue", because
     no scheduler is running or none can read the job.
     """
-    settings_of(root)
-    rows = [_row(job) for job in overview.deployed_jobs()]
+    paused = _paused(root)
+    rows = [_row(job, paused) for job in overview.deployed_jobs()]
     if as_json:
         print_json([asdict(row) for row in rows])
         return
     if not rows:
         click.echo(
-            "no jobs are deployed; a scheduler deploys cron.yaml when it starts, and when the file changes"
+            "no jobs are deployed: run `lastacross deploy`, or `lastacross dev`, in the folder with cron.yaml"
         )
         return
     head = ("JOB", "SCHEDULE", "TIMEZONE", "URL", "STATE", "NEXT", "LAST", "ENDED", "TARGET", "DESCRIPTION")
     print_table(head, [_cells(row) for row in rows])
+
+
+def _paused(root: Path) -> frozenset[str]:
+    """The names of the paused jobs. Without Redis there is a remark, and the list does not show them."""
+    settings_of(root)
+    try:
+        with listing(root):
+            return pauses.names(store.current())
+    except StoreUnavailableError as error:
+        complain(f"paused jobs are unknown: {error}")
+        return frozenset()
+
+
+def job_named(text: str, jobs: Mapping[str, str]) -> str:
+    """The name of the job with this name or URL.
+
+    Args:
+        text: the name or the URL.
+        jobs: the jobs' URLs by name.
+
+    Raises:
+        UnknownCronJobError: no job has it, or more than one.
+    """
+    if text in jobs:
+        return text
+    found = [name for name, url in jobs.items() if url == text]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UnknownCronJobError(f"several jobs have the URL {text}; name one of {', '.join(found)}")
+    names = ", ".join(jobs) or "none"
+    raise UnknownCronJobError(f"there is no job {text!r}; the jobs: {names}")
+
+
+def _deployed_job(text: str) -> str:
+    return job_named(text, {job.name: _url(job) for job in overview.deployed_jobs()})
+
+
+def _url(job: overview.DeployedJob) -> str:
+    try:
+        return entries.load_entry(job.entry).url
+    except UnreadableJobError:
+        return ""
 
 
 def _cells(row: _Row) -> tuple[object, ...]:
@@ -97,28 +143,30 @@ def _cells(row: _Row) -> tuple[object, ...]:
     return tuple(cells)
 
 
-@_cron.command("next", epilog="Example: lastacross cron next tasks-summary-1a2b3c4d --count 10")
-@click.argument("names", nargs=-1, metavar="[JOB...]")
+@_cron.command(
+    "next",
+    epilog="""\b
+Examples:
+  lastacross cron next /tasks/summary --count 10
+  lastacross cron next --file    before a deploy""",
+)
+@click.argument("names", nargs=-1, metavar="[JOB|URL...]")
 @click.option(
     "--count", type=click.IntRange(1, 1000), default=3, show_default=True, help="Number of runs per job."
 )
+@click.option("--file", "is_file", is_flag=True, help="Show the jobs in this folder's cron.yaml instead.")
 @_JSON
 @takes_app
-def _next(root: Path, names: tuple[str, ...], count: int, as_json: bool) -> None:
-    """Show when the jobs in cron.yaml are due next, in UTC and in their own time zone.
+def _next(root: Path, names: tuple[str, ...], *, count: int, is_file: bool, as_json: bool) -> None:
+    """Show when the deployed jobs are due next, in UTC and in their own time zone.
 
-    The file need not be deployed. For an interval job, this assumes that it starts now and that its runs take
-    no time.
+    A paused job is not due, and neither is an interval job during its run. The runs after the first one of an
+    interval job assume that its runs take no time.
     """
-    configuration = configured(root, needs_secret_key=False)
-    found = {entry.name: entry for entry in configuration.cron}
-    for name in names:
-        if name not in found:
-            raise UnknownCronJobError(
-                f"cron.yaml has no job {name!r}; its jobs: {', '.join(found) or 'none'}"
-            )
-    now = SYSTEM.now()
-    runs = {name: _runs(found[name], now, count) for name in names or found}
+    found = _jobs_of_file(root) if is_file else _deployed_jobs(root)
+    urls = {name: job.url for name, job in found.items()}
+    chosen = [job_named(name, urls) for name in names] or list(found)
+    runs = {name: _runs(found[name], count) for name in chosen}
     if as_json:
         print_json([{"name": name, "next_runs": [run["utc"] for run in rows]} for name, rows in runs.items()])
         return
@@ -128,26 +176,63 @@ def _next(root: Path, names: tuple[str, ...], count: int, as_json: bool) -> None
     print_table(("JOB", "SCHEDULE", "UTC", "LOCAL"), rows)
 
 
-def _runs(entry: CronEntry, now: float, count: int) -> list[dict[str, str]]:
-    schedule: Schedule = parse_schedule(entry.schedule, entry.timezone)
-    found, after = [], utc(now)
-    for _ in range(count):
-        try:
-            after = schedule.next_run(after)
-        except ScheduleError:
-            break
-        local = after.astimezone(schedule.zone).isoformat(timespec="minutes")
-        found.append({"utc": str(instant(after.timestamp())), "local": f"{local} {entry.timezone}"})
+@dataclass(frozen=True)
+class _Due:
+    """A job and its next due time in seconds since the epoch; None if it is not due."""
+
+    url: str
+    schedule: str
+    timezone: str
+    next_at: float | None
+
+
+def _jobs_of_file(root: Path) -> dict[str, _Due]:
+    now = SYSTEM.now()
+    found = {}
+    for entry in configured(root, needs_secret_key=False).cron:
+        first = _following(parse_schedule(entry.schedule, entry.timezone), now)
+        found[entry.name] = _Due(entry.url, entry.schedule, entry.timezone, first)
     return found
 
 
-@_cron.command("run", epilog="Example: lastacross cron run tasks-summary-1a2b3c4d")
+def _deployed_jobs(root: Path) -> dict[str, _Due]:
+    paused = _paused(root)
+    found = {}
+    for job in overview.deployed_jobs():
+        due = None if job.name in paused else job.next_at
+        found[job.name] = _Due(_url(job), job.schedule, job.timezone, due)
+    return found
+
+
+def _following(schedule: Schedule, after: float) -> float | None:
+    try:
+        return schedule.next_run(utc(after)).timestamp()
+    except ScheduleError:
+        return None
+
+
+def _runs(job: _Due, count: int) -> list[dict[str, str]]:
+    try:
+        schedule = parse_schedule(job.schedule, job.timezone)
+    except (ValueError, TypeError, AttributeError):  # `cron list` shows that the row is damaged
+        return []
+    found: list[dict[str, str]] = []
+    due = job.next_at
+    while due is not None and len(found) < count:
+        local = utc(due).astimezone(schedule.zone).isoformat(timespec="minutes")
+        found.append({"utc": str(instant(due)), "local": f"{local} {job.timezone}"})
+        due = _following(schedule, due)
+    return found
+
+
+@_cron.command("run", epilog="Example: lastacross cron run /tasks/summary")
 @_NAME
 @_JSON
 @takes_app
 def _run(root: Path, name: str, as_json: bool) -> None:
     """Run a job now, regardless of its schedule; this is refused while the job is running."""
     with asking_redis(root):
+        name = _deployed_job(name)
         task = cronruns.model.run_by_hand(name, store.current().now())
         record("cron.run", [name])
     if as_json:
@@ -158,7 +243,41 @@ def _run(root: Path, name: str, as_json: bool) -> None:
         )
 
 
-@_cron.command("history", epilog="Example: lastacross cron history tasks-summary-1a2b3c4d --limit 5")
+@_cron.command("pause", epilog="Example: lastacross cron pause /tasks/summary")
+@_NAMES
+@_JSON
+@takes_app
+def _pause(root: Path, names: tuple[str, ...], as_json: bool) -> None:
+    """Start no run of these jobs until they are resumed; a run that has begun goes on."""
+    with asking_redis(root):
+        jobs = [_deployed_job(name) for name in names]
+        for job in jobs:
+            pauses.begin(store.current(), job)
+    _tell_paused(jobs, is_paused=True, as_json=as_json)
+
+
+@_cron.command("resume", epilog="Example: lastacross cron resume /tasks/summary")
+@_NAMES
+@_JSON
+@takes_app
+def _resume(root: Path, names: tuple[str, ...], as_json: bool) -> None:
+    """Let these jobs run by their schedules again; the runs that they have missed stay missed."""
+    with asking_redis(root):
+        jobs = [_deployed_job(name) for name in names]
+        for job in jobs:
+            cronruns.model.resume(store.current(), job, store.current().now())
+    _tell_paused(jobs, is_paused=False, as_json=as_json)
+
+
+def _tell_paused(jobs: list[str], *, is_paused: bool, as_json: bool) -> None:
+    if as_json:
+        print_json([{"name": name, "is_paused": is_paused} for name in jobs])
+        return
+    for name in jobs:
+        click.echo(f"job {name} is {'paused' if is_paused else 'resumed'}")
+
+
+@_cron.command("history", epilog="Example: lastacross cron history /tasks/summary --limit 5")
 @_NAME
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Runs.")
 @_JSON
@@ -166,9 +285,14 @@ def _run(root: Path, name: str, as_json: bool) -> None:
 def _history(root: Path, name: str, limit: int, as_json: bool) -> None:
     """Show a job's runs, newest first. Runs are kept for 30 days, but skipped ones only for one day."""
     configured(root, needs_secret_key=False)
-    runs = [_shown(run) for run in cronruns.model.last_runs(name, limit)]
-    if not runs and name not in {job.name for job in cronruns.model.jobs()}:
-        raise UnknownCronJobError(f"there is no job {name!r}; `lastacross cron list` shows the names")
+    runs = cronruns.model.last_runs(name, limit)
+    if not runs:
+        # The runs of a deleted job are found by its name only.
+        runs = cronruns.model.last_runs(_deployed_job(name), limit)
+    _show_runs([_shown(run) for run in runs], as_json=as_json)
+
+
+def _show_runs(runs: list[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
         print_json(runs)
         return

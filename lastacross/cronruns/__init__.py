@@ -5,6 +5,7 @@ and its task in the same transaction, and the outbox sends the task. Therefore, 
 two steps, either everything or nothing was written. The rules are in docs/appengine.md, "cron.yaml".
 
 ``model`` contains the datastore's steps, ``entries`` converts jobs to text, ``overview`` shows the jobs,
+``pauses`` knows the paused jobs,
 ``tasks`` creates a run's task, ``ticking`` is the scheduler's part, and ``recording`` is the worker's part
 when an attempt ends.
 """
@@ -16,6 +17,7 @@ __all__ = [
     "entries",
     "model",
     "overview",
+    "pauses",
     "recording",
     "ticking",
 ]

@@ -16,7 +16,7 @@ from lastacross.broker import NewTask, record
 from lastacross.clock import utc
 from lastacross.config import CRON_QUEUE, CronEntry
 from lastacross.cron import Schedule, parse_schedule
-from lastacross.cronruns import tasks
+from lastacross.cronruns import pauses, tasks
 from lastacross.cronruns.entries import dump_entry, load_entry
 from lastacross.datastore import CronJob, CronRun, OutboxRow, outbox
 from lastacross.errors import (
@@ -27,6 +27,7 @@ from lastacross.errors import (
     UnknownCronJobError,
     UnreadableJobError,
 )
+from lastacross.store import Store
 
 # A run that is this many seconds late counts as missed, because no scheduler was running.
 MISFIRE_SECONDS = 60.0
@@ -235,6 +236,30 @@ def run_by_hand(job: str, at: float) -> str:
         values = _values(DueJob(job, at, text), at, "hand") | {"task_name": name}
         _begin(transaction, job, values, tasks.task_of(load_entry(text), name, at, at))
     return name
+
+
+# --- pausing ------------------------------------------------------------------------------
+
+
+def resume(opened: Store, job: str, at: float) -> None:
+    """Let a job run by its schedule again, from now on; the runs that it has missed stay missed.
+
+    Raises:
+        StoreUnavailableError: Redis does not answer.
+    """
+    with datastore.session() as session:
+        row = session.get(CronJob, job)
+        if row is not None and (row.next_at is None or row.next_at <= at):
+            schedule = parse_schedule(row.schedule, row.timezone)
+            if schedule.is_fixed or row.run_id is None:
+                row.next_at = next_after(schedule, at)
+    pauses.end(opened, job)
+
+
+def hold(job: DueJob) -> None:
+    """Let a paused job that is due wait until it is resumed."""
+    with datastore.session() as session:
+        _move_on(session, job, None)
 
 
 # --- ending -------------------------------------------------------------------------------

@@ -23,7 +23,9 @@ def hand_name(job: str) -> str:
 
 
 def task_of(entry: CronEntry, name: str, due_at: float, now: float) -> NewTask:
-    """Create a run's task.
+    """Create a run's task, which goes where the deployed dispatch.yaml sends it.
+
+    The job's target applies if no rule of that file has the job's URL.
 
     Args:
         entry: the job.

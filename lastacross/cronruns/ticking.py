@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from lastacross import config, logs, store
 from lastacross.broker import listing, queue_directory, record
 from lastacross.config import CRON_QUEUE, CronEntry
-from lastacross.cronruns import model
+from lastacross.cronruns import model, pauses
 from lastacross.cronruns.model import OpenRun
 from lastacross.errors import DatastoreError, StoreUnavailableError
 from lastacross.store import tombstone_key, translated_errors
@@ -55,12 +55,20 @@ class Ticker:
             self._to_deploy = None
         if not self._is_in_use:
             return 0
-        started = sum(self._take(job, now) for job in model.due(now))
+        started = self._take_due(now)
         if not self._check_at - CHECK_SECONDS <= now < self._check_at:
             self._check_at = now + CHECK_SECONDS
             queue_directory.keep_cron_queue(store.current(), config.current())
             self._end_lost(now)
         return started
+
+    def _take_due(self, now: float) -> int:
+        jobs = model.due(now)
+        paused = pauses.names(store.current()) if jobs else frozenset()
+        for job in jobs:
+            if job.name in paused:
+                model.hold(job)
+        return sum(self._take(job, now) for job in jobs if job.name not in paused)
 
     def _take(self, job: model.DueJob, now: float) -> bool:
         try:

@@ -88,7 +88,7 @@ def test_the_lists_load_no_more_than_the_redis_client(environ: dict[str, str], t
 
 
 def test_what_is_counted_can_be_seen(environ: dict[str, str], tmp_path: Path) -> None:
-    found = heavy_modules(["cron", "next"], environ, tmp_path)
+    found = heavy_modules(["cron", "next", "--file"], environ, tmp_path)
 
     assert {"pydantic", "ruamel.yaml", "structlog"} <= found
 

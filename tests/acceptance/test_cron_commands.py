@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text, update
 
-from lastacross import config, datastore
+from lastacross import config, datastore, store
 from lastacross.clock import SYSTEM
 from lastacross.config import CRON_QUEUE
-from lastacross.cronruns import model
+from lastacross.cronruns import model, ticking
 from lastacross.datastore.tables import CronJob
 from lastacross.store import Store, record_key
 from tests.support import databases
@@ -96,12 +96,73 @@ def test_the_table_gives_a_terminal_nothing_to_obey(command: Command, jobs: list
 
 
 def test_next_tells_the_runs_of_the_file_though_nothing_was_deployed(command: Command) -> None:
-    code, out, _ = command("cron", "next", "--count", "2", "--json")
+    code, out, _ = command("cron", "next", "--file", "--count", "2", "--json")
 
     rows = json.loads(out)
     assert code == 0
     assert [len(row["next_runs"]) for row in rows] == [2, 2]
-    assert command("cron", "next", rows[0]["name"])[1].count("Europe/Berlin") == 3
+    assert command("cron", "next", "--file", rows[0]["name"])[1].count("Europe/Berlin") == 3
+
+
+def test_list_and_next_agree_on_the_deployed_jobs_whatever_the_file_says(
+    command: Command, jobs: list[str], app_root: Path
+) -> None:
+    (app_root / "cron.yaml").write_text("cron:\n- url: /other\n  schedule: every 1 mins\n")
+
+    listed = {row["name"]: row["next_run"] for row in json.loads(command("cron", "list", "--json")[1])}
+    following = json.loads(command("cron", "next", "--json")[1])
+
+    assert {row["name"]: row["next_runs"][0] for row in following} == listed
+    assert set(listed) == set(jobs)
+    [load] = json.loads(command("cron", "next", "/load", "--count", "2", "--json")[1])
+    first, second = map(datetime.fromisoformat, load["next_runs"])
+    assert (load["name"], 23 <= (second - first).total_seconds() / 3600 <= 25) == (jobs[0], True)
+
+
+def test_a_job_is_run_by_its_url(command: Command, jobs: list[str]) -> None:
+    code, out, _ = command("cron", "run", "/load", "--json")
+
+    assert (code, json.loads(out)["name"]) == (0, jobs[0])
+    assert len(json.loads(command("cron", "history", "/load", "--json")[1])) == 1
+
+
+def test_a_url_of_several_jobs_is_refused(command: Command, app_root: Path, jobs: list[str]) -> None:
+    (app_root / "cron.yaml").write_text(FILE + "- url: /load\n  schedule: every 9 mins\n")
+    loaded = config.load(app_root, {"SECRET_KEY": "a secret key of the tests"})
+    model.deploy(loaded.cron, SYSTEM.now())
+
+    code, _, complaint = command("cron", "run", "/load")
+
+    assert code == 1
+    assert f"several jobs have the URL /load; name one of {jobs[0]}, {jobs[0]}-2" in complaint
+
+
+def test_a_paused_job_does_not_run_until_it_is_resumed(
+    command: Command, jobs: list[str], redis_server: RedisServer
+) -> None:
+    """A former scheduler, which knows no pauses, finds no due time either once this one has seen the job."""
+    assert command("cron", "pause", "/tick") == (0, f"job {jobs[1]} is paused\n", "")
+    with datastore.session() as session:
+        session.execute(update(CronJob).values(next_at=SYSTEM.now() - 1))
+    opened = Store(redis_server.url)
+    store.use(opened)
+    ticker = ticking.Ticker(iter([config.current().cron, None, None]).__next__)
+
+    assert ticker.act(SYSTEM.now()) == 1
+    assert [job.next_at is None for job in model.jobs()] == [False, True]
+    [load, tick] = json.loads(command("cron", "list", "--json")[1])
+    assert (load["state"], tick["state"], tick["next_run"]) == ("runs", "paused", None)
+    [_, row] = json.loads(command("cron", "next", "--json")[1])
+    assert row["next_runs"] == []
+
+    code, out, _ = command("cron", "resume", jobs[1], "--json")
+
+    assert (code, json.loads(out)) == (0, [{"name": jobs[1], "is_paused": False}])
+    [_, tick] = json.loads(command("cron", "list", "--json")[1])
+    assert tick["state"] == "waits"
+    assert datetime.fromisoformat(tick["next_run"]).timestamp() > SYSTEM.now()
+    store.use(None)
+    opened.close()
 
 
 def test_run_lets_a_job_run_once_at_a_time(
@@ -135,11 +196,9 @@ def test_a_job_that_cannot_be_read_is_listed_as_such(command: Command, jobs: lis
     assert "cannot be read" in complaint
 
 
-@pytest.mark.parametrize("arguments", [("run", "nobody"), ("history", "nobody"), ("next", "nobody")])
-def test_a_job_that_is_not_there_is_named(
-    command: Command, jobs: list[str], arguments: tuple[str, str]
-) -> None:
-    code, _, complaint = command("cron", *arguments)
+@pytest.mark.parametrize("name", ["run", "history", "next", "pause", "resume"])
+def test_a_job_that_is_not_there_is_named(command: Command, jobs: list[str], name: str) -> None:
+    code, _, complaint = command("cron", name, "nobody")
 
     assert code == 1
     assert "no job 'nobody'" in complaint
@@ -157,7 +216,7 @@ def test_a_datastore_without_tables_names_the_remedy(command: Command) -> None:
 def test_a_wrong_file_is_told_of(command: Command, app_root: Path) -> None:
     (app_root / "cron.yaml").write_text("cron:\n- url: /x\n  schedule: every 5 minuts\n")
 
-    code, _, complaint = command("cron", "next")
+    code, _, complaint = command("cron", "next", "--file")
 
     assert code == 2
     assert "cron.yaml:3:13:" in complaint

@@ -1,0 +1,36 @@
+"""The paused jobs, whose names are in Redis."""
+
+from typing import cast
+
+from lastacross.store import PAUSED_JOBS, Store, translated_errors
+
+
+def names(opened: Store) -> frozenset[str]:
+    """Return the names of the paused jobs.
+
+    Raises:
+        StoreUnavailableError: Redis does not answer.
+    """
+    with translated_errors():
+        found = cast("set[bytes]", opened.redis.smembers(PAUSED_JOBS))
+    return frozenset(name.decode("utf-8", "replace") for name in found)
+
+
+def begin(opened: Store, job: str) -> None:
+    """Start no run of a job until it is resumed; a run that has begun goes on.
+
+    Raises:
+        StoreUnavailableError: Redis does not answer.
+    """
+    with translated_errors():
+        opened.redis.sadd(PAUSED_JOBS, job)
+
+
+def end(opened: Store, job: str) -> None:
+    """Note that a job is no longer paused; ``model.resume`` also sets its next due time.
+
+    Raises:
+        StoreUnavailableError: Redis does not answer.
+    """
+    with translated_errors():
+        opened.redis.srem(PAUSED_JOBS, job)
