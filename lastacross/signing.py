@@ -12,6 +12,11 @@ from itsdangerous import BadSignature, SignatureExpired, Signer, URLSafeTimedSer
 from lastacross.errors import BadSignatureError, ConfigError, ExpiredSignatureError
 
 
+def fingerprint(secret_key: str) -> str:
+    """A few characters that tell whether two processes have the same key; they do not give it away."""
+    return hmac.digest(secret_key.encode(), b"lastacross.fingerprint", "sha256").hex()[:8]
+
+
 class Signatures:
     """Signs and verifies values with one secret key.
 

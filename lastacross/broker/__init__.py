@@ -50,6 +50,7 @@ from lastacross.broker.steps import (
     NewTask,
     lease_result,
 )
+from lastacross.broker.worker_directory import RegisteredWorker, registered_workers
 from lastacross.broker.workers import (
     OWN_NAME_PREFIX,
     STATUS_FIELD,
@@ -105,6 +106,7 @@ __all__ = [
     "QueueReader",
     "RateIsZero",
     "Reason",
+    "RegisteredWorker",
     "Search",
     "SearchPage",
     "Suspended",
@@ -132,6 +134,7 @@ __all__ = [
     "readable",
     "record",
     "refuse_new_tasks",
+    "registered_workers",
     "split_task_id",
     "task_id",
 ]

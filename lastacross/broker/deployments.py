@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from lastacross import logs
-from lastacross.broker.answers import Upload, transient_errors
+from lastacross.broker.answers import Upload
+from lastacross.broker.steps import transient_errors
 from lastacross.config import Config, DispatchRule
 from lastacross.store import DEPLOYED, UPLOAD, Store
 

@@ -9,7 +9,7 @@ import click
 
 from lastacross import accounts, store
 from lastacross.cli.base import cli, complain, takes_app
-from lastacross.cli.connecting import asking_redis, record, using_datastore
+from lastacross.cli.connecting import asking_redis, opened_store, record
 from lastacross.cli.showing import instant, print_json, print_table
 from lastacross.config import Config, read_secret_key
 from lastacross.errors import AccountError, ConfigError
@@ -103,7 +103,7 @@ def _set_password(root: Path, name: str, role: accounts.Role | None) -> None:
     The password is asked for twice, or read from standard input as one line; it needs at least 12 characters.
     A new password ends the account's sessions within five seconds.
     """
-    with using_datastore(root):
+    with opened_store(root):
         given = accounts.set_password(name, _new_password(), role)
         record("account.set_password", [name.strip().lower()])
     click.echo(f"{name.strip().lower()} may now sign in as {'an admin' if given == 'admin' else 'a viewer'}")
@@ -124,7 +124,7 @@ def _new_password() -> str:
 @takes_app
 def _list(root: Path, as_json: bool) -> None:
     """Show the people who may sign in with a password."""
-    with using_datastore(root):
+    with opened_store(root):
         rows = [(each.name, each.role, instant(each.changed_at)) for each in accounts.list_all()]
     if as_json:
         print_json([{"name": name, "role": role, "password_set": at} for name, role, at in rows])
@@ -141,7 +141,7 @@ def _list(root: Path, as_json: bool) -> None:
 @takes_app
 def _remove(root: Path, name: str) -> int:
     """Remove a person's account, which ends its sessions within five seconds."""
-    with using_datastore(root):
+    with opened_store(root):
         if not accounts.remove(name):
             complain(f"there is no account {name!r}; `lastacross admin list` shows the names")
             return 1

@@ -50,11 +50,13 @@ class _Root(click.Group):
 HELP: Mapping[str, str | None] = {
     "admin": "Decide who may sign in, or become the administrator.",
     "announce": None,
+    "batches": "Show and cancel batches.",
     "config": "Check or show the configuration.",
-    "cron": "Show the jobs of cron.yaml and their runs, or run a job now.",
+    "cron": "Show, run, pause and resume the jobs of cron.yaml.",
     "db": "Manage the datastore.",
     "deploy": "Put this folder's queue.yaml, cron.yaml, dispatch.yaml and backends.yaml into effect.",
     "dev": "Run everything on this machine, with its own Redis.",
+    "doctor": "Find out what is wrong with this set-up, and how to fix it.",
     "preload": None,
     "queues": "Show, pause, resume, drain and purge queues.",
     "scheduler": "Run a scheduler, which starts cron jobs and sends tasks added in transactions.",
@@ -63,16 +65,19 @@ HELP: Mapping[str, str | None] = {
     "worker": "Run worker processes, and restart any that end unexpectedly.",
     "worker-isolated": None,
     "worker-process": None,
+    "workers": "Show the worker processes on all machines.",
 }
 # Command → its module in this package.
 MODULES = {
     "admin": "admin",
     "announce": "processes",
+    "batches": "batches",
     "config": "configuration",
     "cron": "cron",
     "db": "configuration",
     "deploy": "deploying",
     "dev": "processes",
+    "doctor": "doctor",
     "preload": "processes",
     "queues": "queues",
     "scheduler": "processes",
@@ -81,6 +86,7 @@ MODULES = {
     "worker": "processes",
     "worker-isolated": "processes",
     "worker-process": "processes",
+    "workers": "workers",
 }
 
 
@@ -98,6 +104,7 @@ Examples:
   lastacross admin link                   sign in as the administrator
   lastacross admin set-password anna      let Anna sign in with a password
   lastacross queues list                  show the state of all queues
+  lastacross doctor                       find out what is wrong with this set-up
   lastacross config check                 check the YAML files and the environment""",
 )
 @click.option("--app", type=click.Path(path_type=Path), envvar="LASTACROSS_APP", help=_APP_HELP)

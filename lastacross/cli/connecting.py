@@ -46,8 +46,8 @@ def asking_redis(root: Path) -> Iterator[Config]:
 
 
 @contextlib.contextmanager
-def using_datastore(root: Path) -> Iterator[Config]:
-    """The configuration for a command that uses the datastore, and Redis only to record what it did."""
+def opened_store(root: Path) -> Iterator[Config]:
+    """The configuration for a command whose store need not be available, such as ``doctor``."""
     configuration = config.load(root, os.environ, needs_secret_key=False)
     settings = _with_running_redis(configuration.settings)
     configuration = dataclasses.replace(configuration, settings=settings)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lastacross.config import sentinel_url
 from lastacross.config.process import current, current_settings, use, use_later
-from lastacross.config.settings import describe, read_secret_key, read_settings, warnings
+from lastacross.config.settings import NEW_KEY, describe, read_secret_key, read_settings, warnings
 from lastacross.config.values import (
     CRON_QUEUE,
     DEFAULT_SERVICE,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CRON_QUEUE",
     "DEFAULT_SERVICE",
+    "NEW_KEY",
     "Acl",
     "AppConfig",
     "Backend",

@@ -8,6 +8,7 @@ __all__ = [
     "application",
     "deploying",
     "dev",
+    "doctor",
     "embedded",
     "ending",
     "preload",

@@ -7,6 +7,18 @@ import socket
 from lastacross.config import Settings
 from lastacross.errors import StartupError
 
+# The number of connections beyond the number of threads; these are kept alive or waiting for their first
+# byte.
+SPARE_CONNECTIONS = 1000
+# The number of files that a process opens besides its connections, for Redis, the datastore and the
+# application.
+OTHER_FILES = 512
+
+
+def needed_files(settings: Settings) -> int:
+    """The number of files that a web process opens with all its connections."""
+    return settings.web_threads + SPARE_CONNECTIONS + OTHER_FILES
+
 
 def address(host: str, port: int) -> str:
     """The host and port in the form that gunicorn and URLs use."""

@@ -22,7 +22,7 @@ from lastacross.datastore import CronJob, relay
 from lastacross.deferred import payloads
 from lastacross.errors import ConfigError, DatastoreError, StoreUnavailableError, UnreadableJobError
 from lastacross.longtasks import expiry
-from lastacross.processes import permissions
+from lastacross.processes import permissions, presence
 from lastacross.processes.probes import Address, Notifier, Probes
 from lastacross.processes.start_upload import Differences
 from lastacross.processes.step import Step
@@ -234,6 +234,11 @@ def steps(configuration: Config, environ: Mapping[str, str]) -> list[Step]:
     return [
         Step("queues", queues),
         Step("cron", ticking.Ticker(read_jobs).act),
+        Step(
+            "presence",
+            lambda _now: presence.beat(store.current(), configuration, "scheduler"),
+            every_seconds=presence.BEAT_SECONDS,
+        ),
         Step("outbox", _logged("outbox.relay", relay.relay), every_seconds=1),
         Step("outbox_sent", _logged("outbox.send_again", relay.forget_sent), every_seconds=10),
         Step("outbox_set_aside", _logged("outbox.take_up", relay.retry_set_aside), every_seconds=60),

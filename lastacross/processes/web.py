@@ -16,12 +16,14 @@ from gunicorn.errors import AppImportError, HaltServer
 
 from lastacross import config, datastore, logs, store
 from lastacross.channel import write_directly
+from lastacross.clock import SYSTEM
 from lastacross.config import Config, Settings
 from lastacross.errors import DatastoreUnavailableError, Error, StoreUnavailableError
-from lastacross.processes import application, gunicorn_compat, permissions
-from lastacross.processes.listening import address, require_free_port
+from lastacross.processes import application, gunicorn_compat, permissions, presence
+from lastacross.processes.listening import SPARE_CONNECTIONS, address, needed_files, require_free_port
 from lastacross.processes.slow_clients import SlowRequests
-from lastacross.processes.start_upload import StartUpload
+from lastacross.processes.start_upload import PATIENCE_SECONDS, StartUpload
+from lastacross.processes.step import Step
 from lastacross.store import Store
 from lastacross.webapp import proxies
 
@@ -30,12 +32,6 @@ log = logs.get("lastacross.web")
 # How long running requests may take to finish after the server was told to stop.
 GRACE_SECONDS = 25
 DEV_GRACE_SECONDS = 5
-# The number of connections beyond the number of threads; these are kept alive or waiting for their first
-# byte.
-SPARE_CONNECTIONS = 1000
-# The number of files that a process opens besides its connections, for Redis, the datastore and the
-# application.
-OTHER_FILES = 512
 # A process whose main loop has been stuck for this long is replaced; requests do not run in that loop.
 STALLED_SECONDS = 60
 KEEP_ALIVE_SECONDS = 5
@@ -58,6 +54,7 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
     def __init__(self, server: "_Server", upload: StartUpload) -> None:
         super().__init__(server)
         self._upload = upload
+        self._presence = Step("presence", server.beat, every_seconds=presence.BEAT_SECONDS)
 
     def init_signals(self) -> None:
         """Handle signals, except for a SIGHUP that is ignored (``nohup``)."""
@@ -76,6 +73,7 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
         # Handle pending signals first, because one of them may be the signal to stop.
         if self.SIG_QUEUE.empty():
             self._upload.try_once()
+            self._presence.run_if_due(SYSTEM)
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
@@ -85,6 +83,18 @@ class _Server(BaseApplication):  # type: ignore[misc]
         self._configuration = configuration
         self._upload = upload
         super().__init__()
+
+    def beat(self, _now: float) -> None:
+        """Register the web server in Redis.
+
+        Raises:
+            StoreUnavailableError: Redis does not answer.
+        """
+        opened = Store(self._configuration.settings.redis_url, patience_seconds=PATIENCE_SECONDS)
+        try:
+            presence.beat(opened, self._configuration, "web")
+        finally:
+            opened.close()
 
     def load_config(self) -> None:
         """Set every option that differs from gunicorn's default."""
@@ -135,7 +145,7 @@ def allow_connections(settings: Settings) -> None:
     The usual limit of 1,024 is less than a process's number of streams. That limit protects programs that use
     ``select``, but these do not use it for visitors' connections.
     """
-    wanted = settings.web_threads + SPARE_CONNECTIONS + OTHER_FILES
+    wanted = needed_files(settings)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return

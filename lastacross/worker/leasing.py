@@ -65,6 +65,7 @@ class Serving:
 
     def __init__(self, directory: QueueDirectory, groups: Sequence[str], only: Sequence[str] = ()) -> None:
         self._directory = directory
+        self.only = tuple(sorted(only))
         self._only = frozenset(only)
         self.groups = list(groups)
         self.queues: list[str] = []

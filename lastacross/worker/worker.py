@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from lastacross import __version__, config, logs, metrics
+from lastacross import __version__, config, logs, metrics, signing
 from lastacross.broker import (
     OWN_NAME_PREFIX,
     STATUS_FIELD,
@@ -196,6 +196,7 @@ class Worker(RqWorker):
     def work(self, *args: Any, **kwargs: Any) -> bool:
         """Run until stopped; returns whether any task was completed."""
         self.register_birth()
+        self._register_details()
         self.subscribe()
         handle_stop_signals(self.request_stop)
         self.set_state("idle")
@@ -452,6 +453,18 @@ class Worker(RqWorker):
         self._isolated.close()
         if self._remote is not None:
             self._remote.close()
+
+    def _register_details(self) -> None:
+        """Tell operators' commands which tasks this worker serves, beyond RQ's list of queues."""
+        only, secret_key = ",".join(self._serving.only), config.current_settings().secret_key
+        details: dict[Any, Any] = {
+            "groups": ",".join(self._serving.groups),
+            "only": only,
+            "threads": self._runners.threads,
+            "key": signing.fingerprint(secret_key) if secret_key else "",
+        }
+        with translated_errors():
+            self._store.redis.hset(self.key, mapping=details)
 
     # --- heartbeat, signals --------------------------------------------------------------
 

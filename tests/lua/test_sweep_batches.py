@@ -3,6 +3,7 @@
 import pytest
 
 from lastacross import store
+from lastacross.broker import BatchSteps
 from tests.support.scripts import Lease, Scripts
 
 
@@ -156,3 +157,51 @@ def test_batches_that_are_completed_on_the_way_do_not_hide_the_next(scripts: Scr
 
 def test_without_open_batches_there_is_nothing_to_do(scripts: Scripts) -> None:
     assert sweep(scripts) == [[0, 0]]
+
+
+DAYS = 86_400.0
+
+
+@pytest.mark.parametrize(
+    ("filled_after", "is_sealed", "is_found"),
+    [(None, False, True), (1.0, False, False), (None, True, False)],
+    ids=["left alone", "filled since", "sealed"],
+)
+def test_a_batch_that_nobody_fills_or_seals_for_30_days_is_found(
+    scripts: Scripts, filled_after: float | None, is_sealed: bool, is_found: bool
+) -> None:
+    scripts.open_batch("b", complete="default_end")
+    scripts.fill("b", 2)
+    if is_sealed:
+        scripts.seal("b")
+    if filled_after is not None:
+        scripts.clock.advance(filled_after * DAYS)
+        scripts.fill("b", 1, first=2)
+    scripts.clock.advance((30 - (filled_after or 0)) * DAYS)
+    assert scripts.run("sweep_batches", scripts.now, 0, 0, 1000) == [0, 0]
+
+    scripts.clock.advance(1)
+
+    assert scripts.run("sweep_batches", scripts.now, 0, 0, 1000)[2:] == ["b"] * is_found
+
+
+def test_a_batch_of_the_former_release_counts_from_its_creation(scripts: Scripts) -> None:
+    scripts.open_batch("b")
+    scripts.fill("b", 1)
+    scripts.redis.hdel(store.batch_key("b"), "added_at")
+    scripts.clock.advance(30 * DAYS + 1)
+
+    assert scripts.run("sweep_batches", scripts.now, 0, 0, 1000)[2:] == ["b"]
+
+
+def test_a_batch_left_unsealed_is_cancelled_by_the_sweep_and_goes(scripts: Scripts) -> None:
+    scripts.open_batch("b", complete="default_end")
+    scripts.fill("b", 2)
+    scripts.clock.advance(30 * DAYS + 1)
+
+    BatchSteps(scripts.store).sweep(0, 0)
+
+    assert scripts.counts("b") == {"total": 2, "cancelled": 2}
+    assert scripts.state("default_end") == "ready"
+    assert scripts.redis.ttl(store.batch_key("b")) > 0
+    assert scripts.redis.zcard(store.OPEN_BATCHES) == 0

@@ -81,6 +81,7 @@ end
 if added > 0 then
   -- sweep_batches repairs a damaged count.
   try('HINCRBY', key, 'total', added)
+  call('HSET', key, 'added_at', ARGV[1])
 end
 make_arrivals_ready()
 wake_for_all_scheduled()

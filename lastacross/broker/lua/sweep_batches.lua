@@ -4,7 +4,7 @@
 -- ARGV: the current time, the rank of the open batch to start from, the index of its member to start from, and
 -- the maximum number of members to check in this call.
 -- Returns the rank and the index to continue with (0 and 0 if all members were checked), then the abandoned
--- batches.
+-- batches, which include those that were left unsealed for 30 days.
 -- States   fire: waiting → ready, gone
 --
 -- Without this sweep, no step would find such a member, and its batch would stay open forever.
@@ -44,6 +44,15 @@ local function repair(batch)
     recount(batch, 'done', 0)
   end
   complete_upwards(batch, now)
+end
+
+-- How long a batch that is not sealed is kept after its last member was added.
+local MAX_IDLE_SECONDS = 30 * 86400
+
+local function is_idle(batch)
+  local sealed, created_at, added_at = unpack(call('HMGET', BATCH .. batch, 'sealed', 'created_at', 'added_at'))
+  local last = number_of(added_at) or number_of(created_at)
+  return sealed == '0' and last and now - last > MAX_IDLE_SECONDS
 end
 
 -- Whether nobody can fill and seal a child batch any longer, because the member that opened it was deleted, purged
@@ -100,7 +109,7 @@ while true do
     repair(batch)
     -- The former release does not list the batches that it creates.
     call('ZADD', KNOWN_BATCHES, 'NX', call('ZSCORE', OPEN_BATCHES, batch) or now, batch)
-    if is_abandoned(batch) then
+    if is_idle(batch) or is_abandoned(batch) then
       abandoned[#abandoned + 1] = batch
     end
   end
