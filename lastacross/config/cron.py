@@ -137,6 +137,8 @@ class FileEntry(Entry):
 
 def read(document: Document) -> tuple[CronEntry, ...]:
     """Return the file's jobs in order, and record mistakes and notices in the document."""
+    if _has_unindented_job(document):
+        return ()
     document.validate(FileEntry, document.content, ())
     found: list[CronEntry] = []
     names: Counter[str] = Counter()
@@ -155,6 +157,21 @@ def read(document: Document) -> tuple[CronEntry, ...]:
             is_of_key=True,
         )
     return tuple(found)
+
+
+def _has_unindented_job(document: Document) -> bool:
+    """Record one mistake if keys of a job stand at the top level, instead of one for each key."""
+    keys = [key for key in document.content if key in JobEntry.model_fields]
+    if not keys:
+        return False
+    if isinstance(document.content.get("cron"), list):
+        remedy = "indent it by two spaces, like the other keys of the job above"
+    else:
+        remedy = (
+            "write 'cron:' first, begin each job under it with '- ', and indent its other keys by two spaces"
+        )
+    document.mistake((keys[0],), f"{keys[0]!r} belongs to a cron job; {remedy}", is_of_key=True)
+    return True
 
 
 def job_name(url: str, target: str | None) -> str:

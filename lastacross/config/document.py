@@ -58,6 +58,13 @@ Seconds = Annotated[float, parsed(units.parse_seconds)]
 Switch = Annotated[bool, parsed(units.parse_switch)]
 
 
+# The key above the list in each file that consists of one.
+_LISTS = {
+    "app.yaml": "handlers",
+    **{f"{name}.yaml": name for name in ("queue", "cron", "backends", "dispatch")},
+}
+
+
 class Document:
     """One file's values, with its mistakes and notices.
 
@@ -84,6 +91,8 @@ class Document:
         if not isinstance(root, dict):
             line, column = self._tree.places[()]
             problem = f"expected lines of 'key: value', found {shown(root)}"
+            if isinstance(root, list) and name in _LISTS:
+                problem += f"; write '{_LISTS[name]}:' on a line above it"
             raise ConfigError(problem, file=name, line=line, column=column)
         self.content: dict[str, Any] = root
         for path, place in self._tree.repeated:

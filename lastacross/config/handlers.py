@@ -87,7 +87,7 @@ def check_script(text: str) -> str:
             f"belongs to App Engine's SDK, which is not available here; {remedy}, so remove this handler"
         )
     if text.endswith(".py"):
-        dotted = f"{text[:-3].replace('/', '.').strip('.')}.app"
+        dotted = f"{text[:-3].replace('/', '.').removeprefix('.')}.app"
         raise UnusableError(
             "is a file; write the dotted name of its WSGI application",
             dotted if _DOTTED.fullmatch(dotted) else None,
