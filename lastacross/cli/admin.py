@@ -47,8 +47,9 @@ class _SiteUrl(click.ParamType[str]):
     help="The site's address; by default that of the running `lastacross dev`, "
     "or https:// and the first name of LASTACROSS_ALLOWED_HOSTS.",
 )
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @takes_app
-def _link(root: Path, url: str | None) -> None:
+def _link(root: Path, url: str | None, as_json: bool) -> None:
     """Print a link that signs a browser in as the administrator. It works once, within an hour.
 
     This command needs the site's SECRET_KEY and its Redis. The browser stays signed in for seven days;
@@ -57,7 +58,11 @@ def _link(root: Path, url: str | None) -> None:
     with asking_redis(root) as configuration:
         site_url = url or _site_url(configuration)
         code = administrator.new_code(_secret_key(configuration), store.current())
-    click.echo(administrator.link(site_url, code))
+    link = administrator.link(site_url, code)
+    if as_json:
+        print_json({"link": link})
+    else:
+        click.echo(link)
 
 
 def _site_url(configuration: Config) -> str:

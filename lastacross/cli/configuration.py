@@ -16,6 +16,8 @@ from lastacross.cli.showing import print_json
 from lastacross.errors import StoreUnavailableError
 from lastacross.processes import application, start_upload
 
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
 
 @cli.group("config")
 def _config() -> None:
@@ -89,11 +91,16 @@ def _db() -> None:
 
 
 @_db.command("upgrade", epilog="Example: DATABASE_URL=postgresql://user@host/name lastacross db upgrade")
+@_JSON
 @takes_app
-def _db_upgrade(root: Path) -> None:
+def _db_upgrade(root: Path, as_json: bool) -> None:
     """Update the engine's and the application's tables."""
     configuration = configured(root, needs_secret_key=False)
-    for done in datastore.upgrade(configuration.settings.database_url, configuration.root):
+    upgraded = datastore.upgrade(configuration.settings.database_url, configuration.root)
+    if as_json:
+        print_json([{"owner": done.owner, "revisions": list(done.revisions)} for done in upgraded])
+        return
+    for done in upgraded:
         if done.revisions:
             click.echo(f"{done.owner}: ran {', '.join(done.revisions)}")
     click.echo(f"the datastore {_shown_url(configuration)} is up to date")
@@ -102,8 +109,9 @@ def _db_upgrade(root: Path) -> None:
 @_db.command("revision", epilog="Example: lastacross db revision 'orders have a currency'")
 @click.argument("message")
 @click.option("--allow-drop", is_flag=True, help="Write the migration even if it drops a table.")
+@_JSON
 @takes_app
-def _db_revision(root: Path, message: str, allow_drop: bool) -> None:
+def _db_revision(root: Path, message: str, allow_drop: bool, as_json: bool) -> None:
     """Write the application's next migration from the differences between its models and the datastore.
 
     Run `lastacross db upgrade` first, so that only new changes are included. [tool.lastacross] in
@@ -115,7 +123,9 @@ def _db_revision(root: Path, message: str, allow_drop: bool) -> None:
     application.prepare_process(configuration)
     url = configuration.settings.database_url
     path = datastore.revision(message, configuration.root, url, models=models, allow_drop=allow_drop)
-    if path is None:
+    if as_json:
+        print_json({"path": path and str(path.relative_to(configuration.root))})
+    elif path is None:
         click.echo(
             f"nothing was written: the datastore {_shown_url(configuration)} already matches the models"
         )
@@ -129,11 +139,16 @@ def _shown_url(configuration: config.Config) -> str:
 
 
 @_db.command("demo", epilog="Example: lastacross db upgrade && lastacross db demo")
+@_JSON
 @takes_app
-def _db_demo(root: Path) -> None:
+def _db_demo(root: Path, as_json: bool) -> None:
     """Load the application's demo data; existing data stays unchanged.
 
     It calls load() of the application's demo.py, or the function named in [tool.lastacross] of
     pyproject.toml. The command may be repeated, interrupted, or run twice at the same time.
     """
-    click.echo(demo_data.load(configured(root, needs_secret_key=False)))
+    text = demo_data.load(configured(root, needs_secret_key=False))
+    if as_json:
+        print_json({"result": text})
+    else:
+        click.echo(text)

@@ -82,7 +82,10 @@ def test_a_task_for_a_url_that_only_newer_code_has_says_so(
     environ |= {"CONTENT_LENGTH": "0", "wsgi.input": io.BytesIO()}
     statuses: list[str] = []
 
-    inside(loaded, lambda _: prepare(application), {})(environ, lambda status, *_: statuses.append(status))
+    def start(status: str, *_: Any) -> Any:
+        statuses.append(status)
+
+    inside(loaded, lambda _: prepare(application), {})(environ, start)
 
     assert statuses == ["404 Not Found"]
     assert current.failure.partition(":")[0] == failure
