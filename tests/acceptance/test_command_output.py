@@ -22,7 +22,7 @@ PROCESSES = {"dev", "web", "worker", "scheduler", "announce", "preload", "worker
 
 def commands() -> dict[str, click.Command]:
     """All commands that end by themselves, by their full names."""
-    found = {}
+    found: dict[str, click.Command] = {}
     for name, module in MODULES.items():
         importlib.import_module(f"lastacross.cli.{module}")
         command = root_command.commands[name]

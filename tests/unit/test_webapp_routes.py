@@ -3,6 +3,7 @@
 import io
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 import webapp2
