@@ -50,7 +50,6 @@ from lastacross.broker.steps import (
     NewTask,
     lease_result,
 )
-from lastacross.broker.worker_directory import RegisteredWorker, registered_workers
 from lastacross.broker.workers import (
     OWN_NAME_PREFIX,
     STATUS_FIELD,
@@ -106,7 +105,6 @@ __all__ = [
     "QueueReader",
     "RateIsZero",
     "Reason",
-    "RegisteredWorker",
     "Search",
     "SearchPage",
     "Suspended",
@@ -134,7 +132,6 @@ __all__ = [
     "readable",
     "record",
     "refuse_new_tasks",
-    "registered_workers",
     "split_task_id",
     "task_id",
 ]

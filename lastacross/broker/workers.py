@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from lastacross.broker.steps import Steps, transient_errors
+from lastacross.broker.steps import DEFAULT_GROUP, Steps, transient_errors
 from lastacross.store import RQ_COMMANDS_PREFIX, RQ_WORKER_PREFIX, RQ_WORKERS
 
 STATUS_FIELD = "lastacross"
@@ -32,7 +32,8 @@ class WorkerStatus:
 
     ``running`` has the ids of the running tasks and their start times, the oldest first, at most 64. Times
     are in seconds since the epoch. ``waiting`` counts tasks that the process has leased but not started.
-    ``last_error`` is the beginning of the last failed attempt's reason, or ''.
+    ``last_error`` is the beginning of the last failed attempt's reason, or ''. ``only`` names the queues to
+    which the process is restricted, or none if it serves all. ``key`` is its SECRET_KEY's fingerprint, or ''.
     """
 
     release: str
@@ -46,6 +47,8 @@ class WorkerStatus:
     last_error: str = ""
     last_error_task: str = ""
     last_error_at: float | None = None
+    only: tuple[str, ...] = ()
+    key: str = ""
 
     def dump(self) -> str:
         """This status as it is stored."""
@@ -61,6 +64,8 @@ class WorkerStatus:
             "last_error": self.last_error[:MAX_ERROR_CHARACTERS],
             "last_error_task": self.last_error_task,
             "last_error_at": self.last_error_at,
+            "only": list(self.only),
+            "key": self.key,
         }
         return json.dumps(fields, separators=(",", ":"))
 
@@ -82,6 +87,8 @@ def load_status(text: bytes) -> WorkerStatus | None:
             last_error=str(fields["last_error"]),
             last_error_task=str(fields["last_error_task"]),
             last_error_at=None if at is None else float(at),
+            only=tuple(str(queue) for queue in fields["only"]),
+            key=str(fields["key"]),
         )
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
@@ -111,6 +118,19 @@ class WorkerProcess:
     def is_ours(self) -> bool:
         """Whether this is a worker of ours, and not RQ's own."""
         return self.name.startswith(OWN_NAME_PREFIX)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The services whose tasks it runs; none for RQ's own worker."""
+        if self.status is None:
+            # The former release does not say, and most of its workers serve the default service.
+            return (DEFAULT_GROUP,) if self.is_ours else ()
+        return self.status.groups
+
+    def serves(self, queue: str, group: str) -> bool:
+        """Whether it runs this queue's tasks for this service."""
+        only = self.status.only if self.status else ()
+        return self.is_ours and group in self.groups and (not only or queue in only)
 
 
 class WorkerDirectory(Steps):

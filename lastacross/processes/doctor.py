@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lastacross import config, datastore, signing, store
-from lastacross.broker import DEFAULT_GROUP, KnownQueue, Listing, queue_directory, registered_workers
+from lastacross.broker import DEFAULT_GROUP, KnownQueue, Listing, WorkerDirectory, queue_directory
 from lastacross.clock import SYSTEM
 from lastacross.config import CRON_QUEUE, Config, Settings
 from lastacross.errors import (
@@ -233,7 +233,8 @@ def _scheduler(configuration: Config) -> Iterator[Finding]:
 def _keys(configuration: Config) -> Iterator[Finding]:
     opened = store.current()
     found = {process.name: process.key for process in presence.living(opened)}
-    found |= {worker.name: worker.key for worker in registered_workers(opened) if worker.key}
+    workers = WorkerDirectory(opened).all()
+    found |= {worker.name: worker.status.key for worker in workers if worker.status and worker.status.key}
     if configuration.settings.secret_key:
         found["this command"] = signing.fingerprint(configuration.settings.secret_key)
     by_key: dict[str, list[str]] = {}
@@ -247,8 +248,8 @@ def _keys(configuration: Config) -> Iterator[Finding]:
 
 def _workers(configuration: Config) -> Iterator[Finding]:
     opened = store.current()
-    workers = registered_workers(opened)
-    foreign = [worker.name for worker in workers if not worker.is_own]
+    workers = WorkerDirectory(opened).all()
+    foreign = [worker.name for worker in workers if not worker.is_ours]
     if foreign:
         problem = f"RQ's own workers serve our queues: {', '.join(foreign)}"
         yield Finding("foreign_workers", problem, "stop them, and run `lastacross worker`")

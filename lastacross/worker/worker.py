@@ -196,7 +196,6 @@ class Worker(RqWorker):
     def work(self, *args: Any, **kwargs: Any) -> bool:
         """Run until stopped; returns whether any task was completed."""
         self.register_birth()
-        self._register_details()
         self.subscribe()
         handle_stop_signals(self.request_stop)
         self.set_state("idle")
@@ -454,18 +453,6 @@ class Worker(RqWorker):
         if self._remote is not None:
             self._remote.close()
 
-    def _register_details(self) -> None:
-        """Tell operators' commands which tasks this worker serves, beyond RQ's list of queues."""
-        only, secret_key = ",".join(self._serving.only), config.current_settings().secret_key
-        details: dict[Any, Any] = {
-            "groups": ",".join(self._serving.groups),
-            "only": only,
-            "threads": self._runners.threads,
-            "key": signing.fingerprint(secret_key) if secret_key else "",
-        }
-        with translated_errors():
-            self._store.redis.hset(self.key, mapping=details)
-
     # --- heartbeat, signals --------------------------------------------------------------
 
     def _beat(self) -> None:
@@ -491,6 +478,7 @@ class Worker(RqWorker):
         now, monotonic = self._store.now(), SYSTEM.monotonic()
         running = [(task.id, now - (monotonic - at)) for task, at in list(self._runners.running.values())]
         task, at, reason = self._recorder.last_failure or ("", None, "")
+        secret_key = config.current_settings().secret_key
         return WorkerStatus(
             release=__version__,
             threads=self._runners.threads,
@@ -503,6 +491,8 @@ class Worker(RqWorker):
             last_error=reason,
             last_error_task=task,
             last_error_at=at,
+            only=tuple(self._serving.only),
+            key=signing.fingerprint(secret_key) if secret_key else "",
         )
 
     def _state_now(self) -> str:

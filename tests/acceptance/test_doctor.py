@@ -9,13 +9,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 import sqlalchemy
 
 from lastacross import config, datastore, signing, store, taskqueue
-from lastacross.broker import Broker, listing, queue_directory
+from lastacross.broker import STATUS_FIELD, Broker, WorkerStatus, listing, queue_directory
 from lastacross.cronruns import entries
 from lastacross.processes import presence
 from lastacross.store import Store
@@ -28,6 +29,7 @@ from tests.support.redis_clock import SettableClock
 from tests.support.redis_server import RedisServer, running_server
 from tests.support.wrong_servers import answering, replies
 
+BEAT = "2026-11-30T12:00:00.000000Z"
 OTHER_KEY = "another secret key of the tests, also long enough"
 
 
@@ -83,9 +85,10 @@ def command(
         yield run
 
 
-def register_worker(opened: Store, name: str = "lastacross-here-1-aaaa", **fields: str) -> None:
+def register_worker(opened: Store, name: str = "lastacross-here-1-aaaa", **status: Any) -> None:
     """Register a worker as its process does."""
-    given = {"state": "idle", "hostname": "here", "pid": "1", "groups": "default", "only": "", **fields}
+    shown = WorkerStatus("1", 8, 0, 0, (), 1, ("default",), **status).dump() if "here" in name else ""
+    given = {"state": "idle", "hostname": "here", "pid": "1", "last_heartbeat": BEAT, STATUS_FIELD: shown}
     opened.redis.sadd("rq:workers", f"rq:worker:{name}")
     opened.redis.hset(f"rq:worker:{name}", mapping=given)  # type: ignore[arg-type]
 
@@ -332,7 +335,7 @@ def test_files_that_are_not_deployed(command: Command, app_root: Path) -> None:
 
 
 def test_a_queue_that_no_worker_serves(command: Command, opened: Store) -> None:
-    register_worker(opened, only="other")
+    register_worker(opened, only=("other",))
 
     problem, remedy = the_finding(command, "unserved")
 
@@ -356,7 +359,7 @@ def test_a_target_that_no_worker_serves(
 
 
 def test_rqs_own_workers_on_our_queues(command: Command, opened: Store) -> None:
-    register_worker(opened, "rq-worker-7", queues="default", groups="")
+    register_worker(opened, "rq-worker-7")
 
     problem, remedy = the_finding(command, "foreign_workers")
 
@@ -409,7 +412,8 @@ def test_real_processes_are_seen(monkeypatch: pytest.MonkeyPatch, capsys: Captur
         with scheduling(lab), lab.workers(1):
             wait_until(lambda: not findings(command, *folder), 60, "a doctor with nothing to say")
             rows = json.loads(command("workers", "list", "--json", *folder)[1])
-            assert [(row["groups"], row["queues"], row["threads"]) for row in rows] == [(["default"], [], 8)]
+            [row] = rows
+            assert (row["groups"], row["status"]["only"], row["status"]["threads"]) == (["default"], [], 8)
     datastore.dispose()
 
 
@@ -423,13 +427,21 @@ def scheduling(machine: Lab) -> Iterator[None]:
 
 
 def test_a_client_can_list_workers_of_an_earlier_release(command: Command, opened: Store) -> None:
-    """Its registration has neither groups nor threads."""
+    """Its registration says neither what it serves nor how many threads it has."""
     opened.redis.delete("rq:worker:lastacross-here-1-aaaa")
-    given = {"state": "busy", "hostname": "there", "pid": "7", "queues": "default", "last_heartbeat": "2026"}
+    given = {"state": "busy", "hostname": "there", "pid": "7", "queues": "default", "last_heartbeat": BEAT}
     opened.redis.hset("rq:worker:lastacross-here-1-aaaa", mapping=given)  # type: ignore[arg-type]
 
     code, out, _ = command("workers", "list")
 
     assert code == 0
-    assert out.splitlines()[1].split() == ["there", "7", "busy", "default", "all", "-", "2026"]
+    assert out.splitlines()[1].split() == [
+        "there",
+        "7",
+        "busy",
+        "default",
+        "all",
+        "-",
+        "2026-11-30T12:00:00.000Z",
+    ]
     assert isinstance(opened.redis, redis.Redis)
