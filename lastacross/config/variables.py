@@ -92,7 +92,7 @@ def log_level(text: str) -> str:
 
 
 def redis_url(text: str) -> str:
-    """Check a Redis URL. ``sentinel_url`` describes those of sentinels."""
+    """Check a Redis URL. ``sentinel_url`` describes the form that names sentinels."""
     scheme, _, rest = text.partition("://")
     if scheme not in _REDIS_SCHEMES or not rest:
         raise UnusableError(

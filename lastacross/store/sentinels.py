@@ -26,7 +26,8 @@ LISTEN_AGAIN_SECONDS = 30.0
 LOOK_SECONDS = 0.05
 # Published when a replica has become the master, and when all of the failover's steps are done.
 EVENTS = ("+promoted-slave", "+switch-master")
-_TLS_OPTION = "ssl_"
+# redis-py before 7.2 does not have the second.
+_SHARED_OPTIONS = ("ssl_", "driver_info")
 
 
 class UnusableServerError(redis.RedisError):
@@ -38,7 +39,7 @@ class Sentinels:
 
     Args:
         url: the parsed URL.
-        server_options: redis-py's options for the Redis server; those for TLS are the sentinels' as well.
+        server_options: redis-py's options for the Redis server; those for TLS are also the sentinels'.
         on_move: called when a sentinel has announced a new master.
     """
 
@@ -54,8 +55,7 @@ class Sentinels:
             "password": url.password,
             # Messages of a subscription are simple arrays in this version.
             "protocol": 2,
-            "driver_info": None,
-            **{key: value for key, value in server_options.items() if key.startswith(_TLS_OPTION)},
+            **{key: value for key, value in server_options.items() if key.startswith(_SHARED_OPTIONS)},
         }
         self._on_move = on_move
         self._lock = threading.Lock()

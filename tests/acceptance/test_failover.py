@@ -25,8 +25,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 ADDS_PER_SECOND = 300
 # Work must go on this soon after a promotion.
 GOES_ON_SECONDS = 5.0
-# A batch that takes 2 s, because its queue runs three tasks at a time: it ends after the promotion.
-MEMBERS = 60
+# A batch that takes a while, because its queue runs three tasks at a time: it ends after the promotion.
+MEMBERS = 45
 MEMBER_SECONDS = 0.1
 MAX_LOST_AT_ONCE = 5
 
@@ -124,6 +124,7 @@ def running_site(trio: Trio, lease_seconds: float = 8) -> Iterator[Lab]:
             command = python("-m", "lastacross", "--app", name, "dev")
             with started(command, Path(name), lab.environ) as running:
                 wait_for_answer(f"http://127.0.0.1:{port}", running)
+                trio.wait_until_settled()
                 yield lab
                 wait_for_answer(f"http://127.0.0.1:{port}", running)
         finally:
@@ -152,7 +153,7 @@ def fail_over(lab: Lab, trio: Trio, kind: str) -> Failover:
         takes_writes_seconds = time.time() - promoted_at
         wait_until(lambda: _goes_on(lab, load, promoted, promoted_at), 30, "work to go on")
         goes_on_seconds = time.time() - promoted_at
-        time.sleep(0.5)
+        time.sleep(0.2)
     lab.wait_until_idle(60)
     wait_until(lambda: lab.ran("/complete").total() > fired, 30, "the end of the batch")
     ran = lab.ran("/work")

@@ -286,6 +286,22 @@ def test_the_right_url_leads_to_the_master(watched: tuple[Node, Node, Node]) -> 
         made.close()
 
 
+def test_a_command_accepts_the_right_url(
+    watched: tuple[Node, Node, Node],
+    app_root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(app_root)
+    monkeypatch.setenv("REDIS_URL", f"redis+sentinel://127.0.0.1:{watched[1].port}/{NAME}/1")
+
+    with command_line(capsys) as command:
+        code, out, err = command("queues", "list")
+
+    assert (code, err) == (0, "")
+    assert "default" in out
+
+
 def test_a_store_refuses_an_unusable_url() -> None:
     with pytest.raises(ConfigError, match="does not name the master"):
         Store("redis+sentinel://127.0.0.1")

@@ -94,7 +94,7 @@ class Trio:
         replicas: the number of replicas.
         min_replicas: the number of replicas without which a master refuses writes.
         server_config: further lines for the configuration of both servers.
-        sentinel_config: further lines for that of each sentinel.
+        sentinel_config: further lines for the configuration of each sentinel.
     """
 
     def __init__(
@@ -137,14 +137,13 @@ class Trio:
         return next(each for each in self.servers if each.port == port)
 
     def start(self) -> None:
-        """Start everything, and wait until a failover would succeed."""
+        """Start everything; a failover succeeds once it has settled."""
         for each in self.servers:
             each.start()
         for each in self.servers[1:]:
             each.client.replicaof("127.0.0.1", self.servers[0].port)
         for each in self.sentinels:
             each.start()
-        self.wait_until_settled()
 
     def kill_all(self) -> None:
         """End everything."""
