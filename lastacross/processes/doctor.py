@@ -24,7 +24,15 @@ from lastacross.errors import (
 )
 from lastacross.processes import listening, presence
 from lastacross.processes.start_upload import different_files
-from lastacross.store import OWN, RQ_QUEUES, ResponseError, Store, side_list, translated_errors
+from lastacross.store import (
+    RQ_COMMANDS_PREFIX,
+    RQ_QUEUES,
+    NoPermissionError,
+    ResponseError,
+    Store,
+    side_list,
+    translated_errors,
+)
 
 ADVISED_KEY_CHARACTERS = 32
 MAX_CLOCK_SECONDS = 1.0
@@ -161,6 +169,12 @@ def _redis_settings(configuration: Config) -> Iterator[Finding]:
         yield Finding("redis_without_aof", problem, "redis-cli CONFIG SET appendonly yes")
 
 
+# docs/operations.md has them, too, for an ACL file.
+NEEDED_RIGHTS = (
+    "'~rq:*' '~lastacross:*' '&rq:pubsub:*' +@read +@write +@connection +@scripting +@transaction +@blocking "
+    "+@pubsub -@dangerous +time '+client|unblock'"
+)
+
 # Command → its arguments after the key; each is run on a key of its own type.
 _NEEDED: dict[str, Sequence[object]] = {
     "SET": ("1", "EX", _PROBE_SECONDS),
@@ -182,19 +196,19 @@ def _rights(configuration: Config) -> Iterator[Finding]:
         missing += _refused(redis, command, key, *arguments)
         missing += _refused(redis, "DEL", key)
     missing += _refused(redis, "EVAL", "return 1", 0)
-    missing += _refused(redis, "PUBLISH", f"{OWN}doctor", "1")
+    missing += _refused(redis, "PUBLISH", f"{RQ_COMMANDS_PREFIX}doctor", "1")
     missing += _refused(redis, "BLPOP", f"{store.PROBE_PREFIX}list", "0.001")
     if missing:
         problem = f"the user in REDIS_URL may not run {', '.join(dict.fromkeys(missing))}"
-        yield Finding("redis_rights", problem, "redis-cli ACL SETUSER USER +@all -@dangerous '~*' '&*'")
+        yield Finding("redis_rights", problem, f"redis-cli ACL SETUSER USER {NEEDED_RIGHTS}")
 
 
 def _refused(redis: Any, *command: object) -> list[str]:
     try:
         with translated_errors():
             redis.execute_command(*command)
-    except (ResponseError, StoreUnavailableError) as error:
-        if "NOPERM" in str(error) or "permission" in str(error):
+    except StoreUnavailableError as error:
+        if isinstance(error.__cause__, NoPermissionError):
             return [str(command[0])]
         raise
     return []
