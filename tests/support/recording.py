@@ -80,7 +80,7 @@ STEPS: dict[str, dict[str, dict[str, tuple[str, Describe, Callable[[Any], Any]]]
             "add": ("add", _tasks, _same),
             "add_ready": ("add", lambda task: _tasks([task]), lambda code: [code]),
             "ack": ("ack", lambda tasks: {"ids": [task.id for task in tasks]}, _same),
-            "dead_letter": ("dead_letter", lambda task, *_: {"ids": [task.id]}, lambda held: [held]),
+            "dead_letter": ("dead_letter", lambda task, *_, **__: {"ids": [task.id]}, lambda held: [held]),
             "delete": ("delete", lambda ids: {"ids": list(ids)}, _same),
             "purge": ("purge", lambda queue: {"queue": queue}, _same),
             "retry_dead": ("requeue", lambda ids: {"ids": list(ids)}, _same),
