@@ -17,6 +17,8 @@ Everything else reads::
 - A run of a *cron job* is counted under ``CRON`` and the job's name when it ends, without times.
 - ``names`` lists at most 200 queues and 200 handlers. Later ones are counted under ``OTHER`` until a name
   has had no attempt for 72 hours.
+- ``minutes(store, metrics.EVERYTHING, metrics.QUEUES, …)`` has the sum over all queues, and ``hours`` the
+  sums of all names over whole hours.
 - ``Counts.outcomes`` has ``done``, ``retried``, ``dead`` (now a dead letter), ``crashed`` (its process
   died) and ``lost`` (the lease was lost, so another worker runs the task, too).
 - ``Counts.times`` and ``Counts.waits`` are histograms. Bucket 0 holds times up to 1 ms, each further one up
@@ -32,13 +34,16 @@ from lastacross.metrics.counts import BOUNDS, BUCKETS, OUTCOMES, Counts, quantil
 from lastacross.metrics.recorder import Attempt, Recorder
 from lastacross.metrics.storage import (
     CRON,
+    EVERYTHING,
     HANDLER,
     KEPT_MINUTES,
     LIMITS,
     OTHER,
     QUEUE,
+    QUEUES,
     STREAMS_REPORT_SECONDS,
     count,
+    hours,
     minutes,
     minutes_of_all,
     names,
@@ -51,17 +56,20 @@ __all__ = [
     "BOUNDS",
     "BUCKETS",
     "CRON",
+    "EVERYTHING",
     "HANDLER",
     "KEPT_MINUTES",
     "LIMITS",
     "OTHER",
     "OUTCOMES",
     "QUEUE",
+    "QUEUES",
     "STREAMS_REPORT_SECONDS",
     "Attempt",
     "Counts",
     "Recorder",
     "count",
+    "hours",
     "minutes",
     "minutes_of_all",
     "names",

@@ -181,6 +181,11 @@ def metrics_hour_key(kind: str, hour: int, name: str) -> str:
     return f"{METRICS_PREFIX}{kind}:{hour}:{name}"
 
 
+def metrics_all_hour_key(kind: str, hour: int) -> str:
+    """An hour's counts of every name of a kind, each in one field."""
+    return f"{METRICS_PREFIX}hours:{kind}:{hour}"
+
+
 def metrics_names_key(kind: str) -> str:
     """The names of a kind that have counts, scored by their last minute since the epoch."""
     return f"{METRICS_PREFIX}names:{kind}"

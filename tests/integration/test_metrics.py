@@ -268,3 +268,28 @@ def test_a_suspect_is_counted_with_its_handler_and_a_crash_without_one() -> None
     # The first crash killed the worker process itself.
     assert (counts.outcomes["crashed"], counts.outcomes["done"]) == (4, 1)
     assert {name: found.attempts for name, found in handlers.items()} == {"/.*": 1}
+
+
+def test_the_sum_over_all_queues_is_counted_as_well(test_store: Store, clock: StoppedClock) -> None:
+    record(test_store, attempt(), attempt("web", outcome="dead"))
+    clock.advance(60)
+    record(test_store, attempt("web"))
+
+    found = metrics.minutes(test_store, metrics.EVERYTHING, metrics.QUEUES, NOW, NOW + 120)
+
+    assert [counts.outcomes["done"] for counts in found.values()] == [1, 1]
+    assert [counts.outcomes["dead"] for counts in found.values()] == [1, 0]
+    assert set(metrics.totals(test_store, QUEUE)) == {"mail", "web"}
+
+
+def test_whole_hours_of_all_names_are_read_together(test_store: Store, clock: StoppedClock) -> None:
+    for _ in range(4):
+        record(test_store, attempt(), attempt(handler="/tasks/.*", seconds=0.2))
+        clock.advance(1800)
+
+    found = metrics.hours(test_store, HANDLER, NOW, NOW + 7200)
+    later = metrics.hours(test_store, HANDLER, NOW + 1, NOW + 7200)
+
+    assert {name: counts.attempts for name, counts in found.items()} == {"/tasks/.*": 4, "workers.send": 4}
+    assert found["/tasks/.*"].times == in_buckets(b8=4)
+    assert {name: counts.attempts for name, counts in later.items()} == {"/tasks/.*": 2, "workers.send": 2}

@@ -84,6 +84,10 @@ while position <= #ARGV do
   end
   call('EXPIRE', key, (kept_minutes + 60) * 60)
   add_to(KEYS[1] .. 'total:' .. kind, name, all)
+  -- A page that shows a day of every name reads these instead of each minute of each name.
+  local of_hour = KEYS[1] .. 'hours:' .. kind .. ':' .. string.format('%d', hour)
+  add_to(of_hour, name, all)
+  call('EXPIRE', of_hour, (kept_minutes + 60) * 60)
   position = position + 4 + length
 end
 return others
