@@ -4,10 +4,12 @@ docs/lifecycle.md shows the states and steps. Other packages import from this mo
 """
 
 from lastacross.broker.batches import BatchNode, BatchReader, BatchSummary
+from lastacross.broker.bulk_actions import BulkAction, BulkActions
 from lastacross.broker.control import Control, refuse_new_tasks
 from lastacross.broker.current import CurrentTask, current_task, delivering
 from lastacross.broker.dead_groups import DeadGroup, DeadGroups
 from lastacross.broker.deployments import Deployment
+from lastacross.broker.failing import FailingTasks
 from lastacross.broker.headers import Headers, checked_items, is_reserved
 from lastacross.broker.history import FailedAttempt, History
 from lastacross.broker.listing import ListedTask, Listing, TaskRecord, WholeTask
@@ -75,6 +77,8 @@ __all__ = [
     "BatchSteps",
     "BatchSummary",
     "Broker",
+    "BulkAction",
+    "BulkActions",
     "Control",
     "CurrentTask",
     "DeadGroup",
@@ -83,6 +87,7 @@ __all__ = [
     "Disabled",
     "Draining",
     "FailedAttempt",
+    "FailingTasks",
     "Headers",
     "History",
     "KnownQueue",

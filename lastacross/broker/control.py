@@ -32,6 +32,10 @@ class Control(Steps):
         """Make a queue refuse new tasks, or accept them again. Returns whether its state has changed."""
         return bool(self._run("drain_queue", [queue, 1 if is_draining else 0]))
 
+    def forget(self, queue: str) -> int:
+        """Forget a disabled queue. Returns 1, 0 if queue.yaml still lists it, or -1 if it has tasks."""
+        return int(self._run("remove_queue", [queue]))
+
     def delete_and_free(self, queue: str, names: Sequence[str]) -> list[bool]:
         """Delete up to 100 tasks, and let their names be used again immediately.
 

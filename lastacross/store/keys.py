@@ -64,6 +64,9 @@ CACHE_GENERATION = OWN + "cache-generation"
 CACHE_STATISTICS = OWN + "cache-statistics"
 SIGN_IN_PREFIX = OWN + "sign-in:"
 SIGN_OUT_PREFIX = OWN + "sign-out:"
+FAILING = OWN + "failing"
+"""The ids of tasks with ten failed attempts or more, scored by the time of the last failure."""
+BULK_PREFIX = OWN + "bulk:"
 AUDIT = OWN + "audit"
 """The stream of the operators' actions."""
 CHANNEL_PREFIX = OWN + "channel:"
@@ -134,6 +137,11 @@ def wakeup_key(group: str) -> str:
 def batch_key(batch_id: str) -> str:
     """A batch's counts; the keys of its bitmaps append ``:added``, ``:finished`` and ``:failed``."""
     return BATCH_PREFIX + batch_id
+
+
+def bulk_key(identifier: str) -> str:
+    """The progress of an operator's bulk action."""
+    return BULK_PREFIX + identifier
 
 
 def history_key(task_id: str) -> str:
@@ -208,6 +216,7 @@ NAMES_IN_SCRIPTS = {
     "SETTINGS": SETTINGS_PREFIX,
     "PAUSED": PAUSED,
     "DRAINING": DRAINING,
+    "FAILING": FAILING,
     "BUCKET": BUCKET_PREFIX,
     "TOMBSTONE": TOMBSTONE_PREFIX,
     "WAKEUP": WAKEUP_PREFIX,

@@ -60,6 +60,7 @@ local READERS = {
   ['lastacross:pull-leased'] = sorted,
   ['lastacross:batches'] = sorted,
   ['lastacross:dead-groups'] = hash,
+  ['lastacross:failing'] = sorted,
   ['lastacross:dead-group'] = sorted,
   ['lastacross:batch'] = batch,
 }

@@ -9,6 +9,9 @@
 -- include: fan_in
 -- include: lose
 
+-- A person should look at a task that has failed so often. Readers drop the tasks that have ended since.
+local FAILING_ATTEMPTS, MAX_FAILING = 10, 1000
+
 local id, lease, eta, now = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[5])
 local queue, key = queue_of(id), RECORD .. id
 if call('ZREM', LEASED .. queue, id .. ':' .. lease) == 0 then
@@ -30,6 +33,10 @@ if drop_if_cancelled(id, member, now) then
 end
 if not increase(id, queue, 'failures', now) or (ARGV[6] ~= '1' and not increase(id, queue, 'unreached', now)) then
   return 1
+end
+if tonumber(call('HGET', key, 'failures')) >= FAILING_ATTEMPTS then
+  call('ZADD', FAILING, now, id)
+  call('ZREMRANGEBYRANK', FAILING, 0, -MAX_FAILING - 1)
 end
 call('HSET', key, 'status', 'scheduled', 'eta', eta)
 -- The worker survived this attempt, so earlier crashes no longer count against the task.
