@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Sequence
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from lastacross import clock, datastore, logs, store
@@ -45,6 +45,21 @@ _log = logs.get("lastacross.taskqueue")
 def now() -> float:
     """This machine's time in seconds since the epoch. A transaction must not depend on Redis for the time."""
     return clock.SYSTEM.now()
+
+
+def count_stuck(before: float) -> tuple[int, int]:
+    """Count the unsent rows written before this time, and the rows that were set aside.
+
+    Raises:
+        DatastoreError: the database is unavailable.
+    """
+    is_unsent = OutboxRow.sent_at.is_(None)
+    with datastore.session(read_only=True) as session:
+        waiting = select(func.count()).where(
+            is_unsent, OutboxRow.set_aside_at.is_(None), OutboxRow.created_at < before
+        )
+        aside = select(func.count()).where(is_unsent, OutboxRow.set_aside_at.is_not(None))
+        return session.scalar(waiting) or 0, session.scalar(aside) or 0
 
 
 # --- in the transaction, and right after it -----------------------------------------------

@@ -18,4 +18,5 @@ __all__ = [
     "UploadedFile",
     "View",
     "expiry",
+    "overview",
 ]

@@ -392,6 +392,19 @@ class Store:
             with translated_errors():
                 raise
 
+    def read_info(self) -> dict[str, str]:
+        """The server's own facts, as INFO names them; empty for a server that does not tell.
+
+        Raises:
+            StoreUnavailableError: Redis is unavailable.
+        """
+        with translated_errors():
+            try:
+                found: Any = self.redis.info()
+            except redis.ResponseError:
+                return {}
+        return {str(name): str(value) for name, value in found.items()}
+
     def end_wait(self, error: StoreUnavailableError) -> None:
         """Let this thread's next calls fail immediately if this ignored error is a silent server's.
 
