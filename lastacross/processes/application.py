@@ -7,10 +7,10 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from lastacross import config, datastore, deferred, webapp
+from lastacross import config, console, datastore, deferred, webapp
 from lastacross.channel import web
 from lastacross.config import Config
-from lastacross.processes import metrics_page
+from lastacross.processes import metrics_page, presence
 from lastacross.webapp import SERVER_SOFTWARE, Body, Environ, Start, Wsgi, error_pages, health, login
 
 
@@ -86,6 +86,7 @@ def prepare_process(configuration: Config, *, server_software: str | None = None
 
 
 def _builtins() -> Mapping[str, Wsgi]:
+    console.list_processes_with(presence.living)
     return {
         "/_ah/ready": health.readiness({"redis": health.check_store, "datastore": datastore.ping}),
         metrics_page.PATH: metrics_page.serve,
@@ -93,6 +94,9 @@ def _builtins() -> Mapping[str, Wsgi]:
         "/_ah/stop": _ok,
         "/_ah/warmup": _ok,
         deferred.DEFAULT_URL: deferred.handle,
+        console.ROOT.removesuffix("/"): console.serve,
+        console.ROOT: console.serve,
+        console.WORK_URL: console.work,
         "/_ah/channel/jsapi": web.jsapi,
         "/_ah/channel/stream": web.stream,
         login.SIGN_IN_PATH: _sign_in,

@@ -30,6 +30,7 @@ from lastacross.webapp.script import load_script, serves_itself
 from lastacross.webapp.security_headers import DEFAULTS
 from lastacross.webapp.stack import inside, outside
 from lastacross.webapp.started import SignedList, is_started_by, remember_started
+from lastacross.webapp.webapp2_compat import prepare
 
 __all__ = [
     "BODY_RECEIVED",
@@ -80,6 +81,7 @@ __all__ = [
     "login",
     "network_of",
     "outside",
+    "prepare",
     "proxies",
     "remember_started",
     "serves_itself",

@@ -35,6 +35,7 @@ RESERVED = "/_ah/"
 # Only the engine makes these requests, so they are refused from outside even if app.yaml opens their URLs.
 TASKS_ONLY = (
     "/_ah/queue",
+    "/_ah/bulk",
     "/_ah/start",
     "/_ah/stop",
     "/_ah/warmup",

@@ -35,6 +35,11 @@ PROTECTED = (
     "/_ah/stop",
     "/_ah/warmup",
     "/_ah/admin/",
+    "/_ah/admin/queues.json",
+    "/_ah/admin/queues/default/purge",
+    "/_ah/admin/tasks/default/t/delete",
+    "/_ah/admin/audit",
+    "/_ah/bulk",
     "/_ah/channel/connected/",
 )
 """Addresses that only tasks, cron or the administrator may open."""
