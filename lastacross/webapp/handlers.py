@@ -7,6 +7,7 @@ application. Pages are rendered by templates that escape values.
 import math
 import re
 from typing import Any, NoReturn
+from urllib.parse import quote, urlencode
 
 import webapp2
 
@@ -14,6 +15,7 @@ from lastacross import config
 from lastacross.webapp import login, templating
 from lastacross.webapp.environ import is_internal, wants_json
 
+CONSOLE = "/_ah/admin/"
 _LOCAL = re.compile(r"/(?![/\\])[^\\\x00-\x20\x7f]*")
 
 
@@ -35,7 +37,16 @@ class BadInputError(Exception):
 
 
 class RequestHandler(webapp2.RequestHandler):  # type: ignore[misc]
-    """webapp2's handler class, in which the application defines ``get``, ``post`` …."""
+    """webapp2's handler class, in which the application defines ``get``, ``post`` ….
+
+    Pages get ``console``, the links to the operator's pages about ``console_queues`` and
+    ``console_batches``. It is empty for visitors who may not open these pages.
+    """
+
+    console_queues: tuple[str, ...] = ()
+    """The names of the queues on which this handler's work runs."""
+    console_batches: tuple[str, ...] = ()
+    """The ids of the batches that the page shows; a handler sets them before it renders the page."""
 
     def dispatch(self) -> Any:
         """Call the method's handler; HEAD runs GET without the body unless ``head`` is defined."""
@@ -56,7 +67,18 @@ class RequestHandler(webapp2.RequestHandler):  # type: ignore[misc]
         self.response.status = status
         self.response.content_type = "text/html"
         self.response.charset = "utf-8"
-        self.response.text = page.render(values)
+        self.response.text = page.render({"console": self.console_links(), **values})
+
+    def console_links(self) -> list[tuple[str, str]]:
+        """The text and path of each link to the operator's pages; empty for those who may not open them."""
+        if login.signed_in(self.request.environ) is None:
+            return []
+        links = [("Console", CONSOLE)]
+        for name in self.console_queues:
+            links.append((f"Queue {name}", f"{CONSOLE}queues/{quote(name)}"))
+            links.append((f"Tasks in {name}", f"{CONSOLE}tasks?{urlencode({'queue': name})}"))
+        batches = [(batch, urlencode({"batch": batch})) for batch in self.console_batches]
+        return links + [(f"Batch {batch}", f"{CONSOLE}batches?{query}") for batch, query in batches]
 
     def render_json(self, value: Any, status: int = 200) -> None:
         """Answer with a JSON value."""

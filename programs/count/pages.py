@@ -128,6 +128,8 @@ def _interval(piece: str) -> tuple[int, int]:
 class FormHandler(forms.Handler):
     """The form that starts a run, and the recent runs."""
 
+    console_queues = (tasks.MASTER_QUEUE, tasks.SUB_QUEUE)
+
     def get(self) -> None:
         """Show the form, prefilled from the query string, or list the recent runs as JSON."""
         if self.wants_json():
@@ -238,6 +240,8 @@ def _operation(run: CountRun, after: int = 0) -> dict[str, Any]:
 class PageHandler(longtask.ProgressPage[count_view.View]):
     """The page of a current or finished run; ``?after=n`` leaves out everything up to change n."""
 
+    console_queues = (tasks.MASTER_QUEUE, tasks.SUB_QUEUE)
+
     after = 0
 
     def read_query(self, *, is_json: bool) -> None:
@@ -255,6 +259,7 @@ class PageHandler(longtask.ProgressPage[count_view.View]):
 
     def show(self, view: count_view.View, token: str | None) -> None:
         """Render the page with its intervals, queues and log."""
+        self.console_batches = (view.run.id, tasks.inner_batch_id(view.run.id))
         self.render(
             "programs/count/page.html",
             view=view,

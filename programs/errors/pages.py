@@ -39,6 +39,8 @@ SAMPLE = {
 class Page(webapp.RequestHandler):
     """A page that only the administrator may see, whatever app.yaml says."""
 
+    console_queues = (steps.QUEUE, notifying.QUEUE)
+
     def dispatch(self) -> Any:
         """Refuse other visitors, because app.yaml leaves ``/errors`` open for posts."""
         self.require_administrator()

@@ -96,6 +96,8 @@ def _today() -> datetime.date:
 class FormHandler(forms.Handler):
     """The form for choosing a month."""
 
+    console_queues = ("reports",)
+
     def get(self) -> None:
         """Show the form, prefilled from the query string."""
         self.response.headers["Cache-Control"] = "no-cache"
@@ -121,6 +123,7 @@ class IntrastatHandler(longtask.LongRunningTaskHandler):
 
     title = "INTRASTAT report"
     queue_name = "reports"
+    console_queues = ("reports",)
     start_limit = "4/minute;100/day"
     parameters = ("month", "delay_ms")
     join_equal = True

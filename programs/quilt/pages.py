@@ -192,6 +192,8 @@ def _eta_seconds(quilt: models.Quilt, failed: int, now: float) -> float | None:
 class FormHandler(forms.Handler):
     """The form that starts a quilt."""
 
+    console_queues = (tasks.QUILT_QUEUE,)
+
     def get(self) -> None:
         """Show the form, prefilled from the query string so that a link can suggest a size."""
         self.show_form(self.request.GET, {})
@@ -265,6 +267,8 @@ _drawn_before = functools.lru_cache(maxsize=16)(_drawn)
 class PageHandler(longtask.ProgressPage[View]):
     """The page of a growing or finished quilt; ``?after=n`` leaves out the first n squares."""
 
+    console_queues = (tasks.QUILT_QUEUE,)
+
     after = 0
 
     def read_query(self, *, is_json: bool) -> None:
@@ -282,6 +286,7 @@ class PageHandler(longtask.ProgressPage[View]):
 
     def show(self, view: View, token: str | None) -> None:
         """Render the page with its squares."""
+        self.console_batches = (view.run.batch_id,) if view.run.batch_id else ()
         draw = _drawn_before if view.is_over else _drawn
         self.render(
             "programs/quilt/page.html",

@@ -147,6 +147,8 @@ def parse_list(query: Mapping[str, str]) -> AccountQuery:
 class ListHandler(forms.Handler):
     """The list of accounts, page by page, and the form for adding accounts."""
 
+    console_queues = ("reload",)
+
     def get(self) -> None:
         """Show a page of the list, as HTML or as JSON."""
         wanted = parse_list(self.request.GET)

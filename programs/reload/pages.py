@@ -20,6 +20,8 @@ from programs.shared import forms, operations, progress, starting
 class HistoryHandler(webapp.RequestHandler):
     """The list of runs."""
 
+    console_queues = (tasks.QUEUE,)
+
     def get(self) -> None:
         """Show the list, newest run first."""
         views = [view_of(run) for run in runs.recent()]
@@ -75,6 +77,8 @@ def parse_wanted(query: Mapping[str, str]) -> FailingQuery:
 class PageHandler(longtask.ProgressPage[reload_view.View]):
     """The page of one run, while it works and afterwards."""
 
+    console_queues = (tasks.QUEUE,)
+
     wanted = FailingQuery()
 
     def read_query(self, *, is_json: bool) -> None:
@@ -92,6 +96,7 @@ class PageHandler(longtask.ProgressPage[reload_view.View]):
     def show(self, view: reload_view.View, token: str | None) -> None:
         """Render the page with the slowest and the failing accounts."""
         run, failing = view.run, self._failing(view)
+        self.console_batches = (runs.batch_id(run.id),)
         self.render(
             "programs/reload/reload.html",
             view=view,
