@@ -40,6 +40,8 @@ FOUNDATION: dict[str, set[str]] = {
     "exit_codes": set(),
     "handler_calls": {"exit_codes", "logs"},
     "events": {"clock", "logs"},
+    "tracing": set(),
+    "otel": {"tracing"},
     "cancellation": set(),
     "application_modules": {"errors"},
 }
@@ -114,6 +116,7 @@ DOORS = {
     "limits": {"lastacross.start_limits"},
     "argon2": {"lastacross.accounts.passwords"},
     "multipart": {"lastacross.webapp.multipart_form"},
+    "opentelemetry": {"lastacross.otel"},
     "prometheus_client": {"lastacross.processes.exposition"},
     "urllib3": {"lastacross.urlfetch", "lastacross.urlfetch.", "lastacross.worker.remote"},
 }

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lastacross import tracing
 from lastacross.clock import utc
 from lastacross.config import RetryParameters
 
@@ -280,6 +281,13 @@ class Leased:
     def request(self) -> str:
         """An id that distinguishes tasks with the same chosen name; '' if the name was generated."""
         return self.fields.get(b"request", b"").decode()
+
+    @property
+    def delivered(self) -> tracing.Delivered:
+        """The task as the spans of this attempt describe it."""
+        get = self.fields.get
+        texts = [(get(name) or b"").decode("latin-1") for name in (b"traceparent", b"attempt_trace")]
+        return tracing.Delivered(self.queue, self.name, self.attempt, *texts)
 
     @property
     def unreached(self) -> int:

@@ -211,14 +211,16 @@ class Broker(Steps):
         was_reached: bool = True,
         runs_alone: bool = False,
         attempt: str = "",
+        trace: str = "",
     ) -> bool:
         """Schedule a failed task for ``eta``; False if its lease was already lost.
 
         ``status`` is the attempt's HTTP status, if any. ``was_reached`` says whether it reached the
-        application, ``runs_alone`` whether the next one must run alone. ``attempt`` is for the history.
+        application, ``runs_alone`` whether the next one must run alone. ``attempt`` is for the history. The
+        next attempt's span is linked to ``trace``, a ``traceparent``.
         """
         args: list[Arg] = [task.id, task.lease_id, instant_text(eta), "" if status is None else status]
-        args += [self._now_text(), 1 if was_reached else 0, 1 if runs_alone else 0, *filter(None, [attempt])]
+        args += [self._now_text(), 1 if was_reached else 0, 1 if runs_alone else 0, attempt, trace]
         return bool(self._run("retry_task", args))
 
     def dead_letter(

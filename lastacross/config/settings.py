@@ -189,6 +189,7 @@ VARIABLES = (
     Variable("LASTACROSS_MAX_FORM_BYTES", "max_form_bytes", _between(1024, 2**31)),
     Variable("LASTACROSS_MAX_FORM_FIELDS", "max_form_fields", _between(10, 1_000_000)),
     Variable("LASTACROSS_LOG_LEVEL", "log_level", variables.log_level),
+    Variable("LASTACROSS_TRACES", "traces", variables.switch, show=lambda value: "1" if value else "0"),
     Variable("LASTACROSS_METRICS_TOKEN", "metrics_token", variables.token, is_secret=True),
 )
 

@@ -253,6 +253,7 @@ class Settings:
     ``threads`` and ``worker_processes`` apply to ``lastacross worker``, and ``web_…`` to ``lastacross web``.
     ``metrics_token`` is the bearer token that admits a scraper to ``/_ah/metrics``; without one, only the
     administrator is admitted.
+    ``traces`` makes spans of tasks with OpenTelemetry, which the extra ``otel`` installs.
     ``preload`` lets a supervisor fork its processes from one that has imported the application (Linux only).
     """
 
@@ -292,6 +293,7 @@ class Settings:
     user_header: str = ""
     admins: tuple[str, ...] = ()
     viewers: tuple[str, ...] = ()
+    traces: bool = False
 
     @property
     def server_software(self) -> str:

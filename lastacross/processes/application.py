@@ -7,9 +7,10 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from lastacross import config, console, datastore, deferred, webapp
+from lastacross import config, console, datastore, deferred, tracing, webapp
 from lastacross.channel import web
 from lastacross.config import Config
+from lastacross.errors import ConfigError
 from lastacross.processes import metrics_page, presence
 from lastacross.webapp import SERVER_SOFTWARE, Body, Environ, Start, Wsgi, error_pages, health, login
 
@@ -75,7 +76,12 @@ def prepare_process(configuration: Config, *, server_software: str | None = None
     Args:
         configuration: of its folder.
         server_software: the value of SERVER_SOFTWARE, or None to use the configuration's.
+
+    Raises:
+        ConfigError: LASTACROSS_TRACES is on, but the extra ``otel`` is not installed.
     """
+    if configuration.settings.traces:
+        enable_traces()
     for name, value in configuration.app.env_variables.items():
         # The operator's environment overrides the file.
         os.environ.setdefault(name, value)
@@ -83,6 +89,21 @@ def prepare_process(configuration: Config, *, server_software: str | None = None
     os.environ[SERVER_SOFTWARE] = server_software or configuration.settings.server_software
     root = str(configuration.root)
     sys.path[:] = [root, *(entry for entry in sys.path if entry != root)]
+
+
+def enable_traces() -> None:
+    """Make spans from now on.
+
+    Raises:
+        ConfigError: OpenTelemetry is not installed.
+    """
+    try:
+        tracing.use(importlib.import_module("lastacross.otel").OpenTelemetry())
+    except ModuleNotFoundError as error:
+        if not str(error.name).startswith("opentelemetry"):
+            raise
+        problem = "LASTACROSS_TRACES is on, but OpenTelemetry is not installed; install lastacross[otel]"
+        raise ConfigError(problem) from error
 
 
 def _builtins() -> Mapping[str, Wsgi]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
-from lastacross import config, store
+from lastacross import config, store, tracing
 from lastacross.broker import (
     EXISTS,
     MAX_INSTANT,
@@ -256,6 +256,13 @@ class Batch:
 
     def _add_chunk(self, tasks: Sequence[Task]) -> None:
         accepting_queue(self._queue.name)
+        if tracing.active is None:
+            self._add_members(tasks)
+        else:
+            with tracing.active.adding(self._queue.name, len(tasks)):
+                self._add_members(tasks)
+
+    def _add_members(self, tasks: Sequence[Task]) -> None:
         now = self._steps().now()
         targets = self._targets()
         members = [self._member(task, self._size + index, now, targets) for index, task in enumerate(tasks)]

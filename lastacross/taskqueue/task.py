@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Never
 
-from lastacross import clock, datastore, store
+from lastacross import clock, datastore, store, tracing
 from lastacross.broker import (
     EXISTS,
     TOMBSTONED,
@@ -349,6 +349,14 @@ class Task:
 
 def add_tasks(queue_name: str, tasks: Sequence[Task], *, transactional: bool) -> None:
     """Add tasks in one Redis step, or as part of the current transaction, like ``Queue.add``."""
+    if tracing.active is None:
+        _add_tasks(queue_name, tasks, transactional=transactional)
+    else:
+        with tracing.active.adding(queue_name, len(tasks)):
+            _add_tasks(queue_name, tasks, transactional=transactional)
+
+
+def _add_tasks(queue_name: str, tasks: Sequence[Task], *, transactional: bool) -> None:
     queue = _checked_request(queue_name, tasks)
     if transactional:
         _add_to_outbox(tasks, queue)
@@ -537,7 +545,7 @@ def record_of(
 ) -> list[Value]:
     """Build a new task's flat record. The other arguments are passed to ``broker.record.dump``."""
     options = task.retry_options
-    return record.dump(
+    fields = record.dump(
         f"{task.method} {task.url_on(queue)}",
         queue,
         now,
@@ -551,6 +559,9 @@ def record_of(
         tombstone=tombstone,
         member=member,
     )
+    if tracing.active is not None and (traceparent := tracing.active.traceparent()):
+        fields += ("traceparent", traceparent)
+    return fields
 
 
 def due_at(task: Task, now: float) -> float | None:

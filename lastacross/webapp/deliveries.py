@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import quote
 
-from lastacross import logs
+from lastacross import logs, tracing
 from lastacross.broker import CurrentTask, delivering, split_task_id
 from lastacross.clock import SYSTEM, Clock
 from lastacross.errors import BadSignatureError
@@ -288,9 +288,20 @@ def _run(trusted: Wsgi, environ: Environ, start_response: Start, current: Curren
         return found
 
     with delivering(current):
-        body = trusted(environ, intercept(start_response, with_failure))
+        body = _attempt(trusted, environ, intercept(start_response, with_failure), current)
     # A list is already complete, but any other body may still run the handler's code while it is being sent.
     return body if isinstance(body, list) else _DeliveredBody(body, current)
+
+
+def _attempt(trusted: Wsgi, environ: Environ, start_response: Start, current: CurrentTask) -> Body:
+    """Run the handler, inside the span of the attempt if there are spans."""
+    if tracing.active is None:
+        return trusted(environ, start_response)
+    task = tracing.Delivered(current.queue_name, current.name, current.attempt)
+    with tracing.active.attempting(task, environ.get(tracing.HEADER, "")) as span:
+        body = trusted(environ, start_response)
+        span.note(name=f"attempt {current.handler}", reason=current.failure, error=current.error)
+        return body
 
 
 class _DeliveredBody:

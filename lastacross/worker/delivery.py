@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from lastacross import log_context, logs
+from lastacross import log_context, logs, tracing
 from lastacross.broker import CurrentTask, Leased, delivering, is_reserved, split_task_id
 from lastacross.config import CRON_QUEUE
 from lastacross.errors import DeadlineExceededError
@@ -26,6 +26,8 @@ DirectCall = Callable[[bytes], int]
 
 DEFAULT_DEADLINE_SECONDS = 600.0
 KEPT_RESPONSE_BYTES = 2048
+# A field of a task in an isolated process only: the span of its delivery.
+DELIVERY_TRACE = b"delivery_trace"
 
 _log = logs.get("lastacross.delivery")
 
@@ -39,6 +41,7 @@ class Outcome:
     marks a failure that no retry can fix. ``was_reached`` is False if the attempt never reached the
     application. ``error`` is the handler's exception, if it ran in this process. ``handler`` is the handler's
     name in the metrics, or '' if it is unknown. ``started_at`` and ``ended_at`` are monotonic times.
+    ``trace`` is the delivery's span as a ``traceparent``, or ''.
     """
 
     task: Leased
@@ -50,6 +53,7 @@ class Outcome:
     handler: str = ""
     started_at: float = 0.0
     ended_at: float = 0.0
+    trace: str = ""
 
     @property
     def is_success(self) -> bool:
@@ -91,7 +95,8 @@ class Delivery:
         try:
             seconds = task.deadline_seconds or self._deadline_seconds
             current = current_of(task)
-            return self._deadlines.call(seconds, task.entry, lambda: self._attempt(task, current))
+            attempt = self._attempt if tracing.active is None else self._traced_attempt
+            return self._deadlines.call(seconds, task.entry, lambda: attempt(task, current))
         except DeadlineExceededError as error:
             _log.error("task.deadline", **seen(task), seconds=seconds)
             reason = f"DeadlineExceededError: not done after {seconds:g} s"
@@ -102,6 +107,17 @@ class Delivery:
             _log.exception("task.error", **seen(task))
             reason = f"{type(error).__name__}: {error}"
             return Outcome(task, 500, reason, error=error, handler=_handler_of(current))
+
+    def _traced_attempt(self, task: Leased, current: CurrentTask) -> Outcome:
+        """Run the handler inside the span of the attempt."""
+        assert tracing.active is not None
+        # In an isolated process, the delivery's span is the worker's.
+        parent = task.fields.get(DELIVERY_TRACE, b"").decode("latin-1")
+        with tracing.active.attempting(task.delivered, parent) as span:
+            outcome = self._attempt(task, current)
+            reason = "" if outcome.is_success else outcome.reason
+            span.note(name=f"attempt {outcome.handler}", reason=reason, error=outcome.error)
+            return outcome
 
     def _attempt(self, task: Leased, current: CurrentTask) -> Outcome:
         method, url = task.method_and_url
@@ -257,6 +273,8 @@ def request_headers(task: Leased, current: CurrentTask) -> dict[str, str]:
         headers["HTTP_X_APPENGINE_QUEUENAME"] = CRON_QUEUE_SHOWN
     if task.previous_response is not None:
         headers["HTTP_X_APPENGINE_TASKPREVIOUSRESPONSE"] = task.previous_response
+    if tracing.active is not None and (traceparent := tracing.active.traceparent()):
+        headers[tracing.HEADER] = traceparent
     own = task.fields.get(b"headers")
     if own is not None:
         headers.update(_settable(own))

@@ -20,11 +20,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from lastacross import logs
+from lastacross import logs, tracing
 from lastacross.broker import Leased
 from lastacross.clock import SYSTEM, Clock
 from lastacross.worker.deadline import GRACE_SECONDS
-from lastacross.worker.delivery import DEFAULT_DEADLINE_SECONDS, Outcome
+from lastacross.worker.delivery import DEFAULT_DEADLINE_SECONDS, DELIVERY_TRACE, Outcome
 
 READY = b"ready\n"
 # How long a process may take to exit after its answers have ended.
@@ -366,6 +366,8 @@ class FromWorker:
         self._channel.sendall(READY)
         while True:
             outcome = deliver(_decoded(self._tasks.get()))
+            if tracing.active is not None:
+                tracing.active.flush()
             # The process may be killed as soon as it has answered.
             sys.stdout.flush()
             answer = json.dumps([outcome.status, outcome.reason, outcome.is_final, outcome.handler])
@@ -381,9 +383,10 @@ class FromWorker:
 
 
 def _encoded(task: Leased) -> bytes:
-    fields = [
-        [name.decode("latin-1"), base64.b64encode(value).decode()] for name, value in task.fields.items()
-    ]
+    found = task.fields
+    if tracing.active is not None:
+        found = {**found, DELIVERY_TRACE: tracing.active.traceparent().encode()}
+    fields = [[name.decode("latin-1"), base64.b64encode(value).decode()] for name, value in found.items()]
     return json.dumps([task.id, task.lease_id, fields]).encode() + b"\n"
 
 

@@ -10,7 +10,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable
 
-from lastacross import logs
+from lastacross import logs, tracing
 from lastacross.broker import Broker, Leased, delivering, readable
 from lastacross.clock import SYSTEM, Clock
 from lastacross.errors import StoreUnavailableError
@@ -50,6 +50,25 @@ class Attempts:
 
     def make(self, task: Leased) -> Outcome:
         """Run one attempt until it ends."""
+        return self._make(task) if tracing.active is None else self._traced(self._make, task)
+
+    def make_alone(self, task: Leased) -> Outcome:
+        """Run a suspect task in isolation, unless it is for another machine."""
+        alone = self._make_alone
+        return alone(task) if tracing.active is None else self._traced(alone, task)
+
+    @staticmethod
+    def _traced(make: Callable[[Leased], Outcome], task: Leased) -> Outcome:
+        """Make an attempt inside the span of its delivery."""
+        assert tracing.active is not None
+        with tracing.active.delivering(task.delivered) as span:
+            outcome = make(task)
+            outcome.trace = tracing.active.traceparent()
+            if not outcome.is_success:
+                span.note(reason=outcome.reason)
+            return outcome
+
+    def _make(self, task: Leased) -> Outcome:
         if not self._is_held(task):
             return Outcome(task, None, "its lease was lost before it started")
         problem = readable.problem(task.fields)
@@ -60,11 +79,10 @@ class Attempts:
                 return self._remote.deliver(task)
         return self._delivery.deliver(task)
 
-    def make_alone(self, task: Leased) -> Outcome:
-        """Run a suspect task in isolation, unless it is for another machine."""
+    def _make_alone(self, task: Leased) -> Outcome:
         is_readable = readable.problem(task.fields) is None
         if not self._is_held(task) or not is_readable or self._is_remote(task):
-            return self.make(task)
+            return self._make(task)
         try:
             # If the task takes the whole machine down, the next rescue must know that it had started.
             if not self._broker.renew([task], {task.entry}, self._lease_seconds)[0]:

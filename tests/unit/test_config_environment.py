@@ -83,6 +83,7 @@ EVERY_VARIABLE = {
     "LASTACROSS_MAX_FORM_BYTES": "65536",
     "LASTACROSS_MAX_FORM_FIELDS": "100",
     "LASTACROSS_LOG_LEVEL": "debug",
+    "LASTACROSS_TRACES": "1",
     "LASTACROSS_METRICS_TOKEN": "a token of letters and digits".replace(" ", "-"),
 }
 

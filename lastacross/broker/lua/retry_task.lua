@@ -1,8 +1,8 @@
 -- retry_task: schedule a failed task for its next attempt, unless its batch is cancelled.
 --
 -- ARGV: the task's id, its lease id, the eta of its next attempt, this attempt's HTTP status or '', the current
--- time, 1 if the attempt reached the application, 1 if the next attempt must run alone, too, and the attempt as
--- JSON for the task's history, if it is to be kept there.
+-- time, 1 if the attempt reached the application, 1 if the next attempt must run alone, too, the attempt as JSON
+-- for the task's history or '', and the span of this delivery as a traceparent or ''.
 -- Returns 1, or 0 if the lease was already lost.
 -- States   retry: leased → scheduled, gone
 -- include: keys
@@ -47,8 +47,11 @@ end
 if ARGV[4] ~= '' then
   call('HSET', key, 'previous_response', ARGV[4])
 end
-if ARGV[8] then
+if (ARGV[8] or '') ~= '' then
   note_attempt(id, ARGV[8], history, HISTORY_SECONDS + tonumber(eta) - now)
+end
+if (ARGV[9] or '') ~= '' then
+  call('HSET', key, 'attempt_trace', ARGV[9])
 end
 call('ZADD', SCHEDULED .. queue, eta, id)
 wake_for_scheduled(queue, target)

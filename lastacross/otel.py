@@ -1,0 +1,111 @@
+"""Makes the spans of tasks with OpenTelemetry's API. The application sets up the SDK and its exporter.
+
+Adding tasks is a span of the kind PRODUCER, each delivery one of the kind CONSUMER below it, and the
+handler's run a span below the delivery. The deliveries of one task are siblings; each is linked to the one
+before.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+from opentelemetry import context, trace
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from lastacross import __version__
+from lastacross.tracing import Delivered
+
+_SYSTEM = "lastacross"
+_HEADER = "traceparent"
+_propagator = TraceContextTextMapPropagator()
+
+
+class _Span:
+    """An open span of OpenTelemetry."""
+
+    def __init__(self, span: trace.Span) -> None:
+        self._span = span
+
+    def note(self, *, name: str = "", reason: str = "", error: BaseException | None = None) -> None:
+        """Add what is known at the end."""
+        if name:
+            self._span.update_name(name)
+        if error is not None:
+            self._span.record_exception(error)
+        if reason:
+            self._span.set_status(Status(StatusCode.ERROR, reason))
+
+
+class OpenTelemetry:
+    """Makes spans with the tracer provider that is set when a span begins."""
+
+    def adding(self, queue: str, count: int) -> contextlib.AbstractContextManager[object]:
+        """The span of adding tasks; an exception marks it as failed."""
+        attributes: dict[str, str | int] = {
+            "messaging.system": _SYSTEM,
+            "messaging.operation.type": "send",
+            "messaging.destination.name": queue,
+            "messaging.batch.message_count": count,
+        }
+        return _tracer().start_as_current_span(f"add {queue}", kind=SpanKind.PRODUCER, attributes=attributes)
+
+    @contextlib.contextmanager
+    def delivering(self, task: Delivered) -> Iterator[_Span]:
+        """The span of a delivery."""
+        previous = _span_context(task.previous)
+        links = [] if previous is None else [Link(previous, {"lastacross.link": "previous attempt"})]
+        with _tracer().start_as_current_span(
+            f"deliver {task.queue}",
+            context=_context(task.added_by),
+            kind=SpanKind.CONSUMER,
+            attributes=_attributes(task),
+            links=links,
+        ) as span:
+            yield _Span(span)
+
+    @contextlib.contextmanager
+    def attempting(self, task: Delivered, parent: str = "") -> Iterator[_Span]:
+        """The span in which a handler runs."""
+        is_inside = trace.get_current_span().get_span_context().is_valid
+        with _tracer().start_as_current_span(
+            f"attempt {task.queue}",
+            context=None if is_inside else _context(parent or task.added_by),
+            attributes=_attributes(task),
+        ) as span:
+            yield _Span(span)
+
+    def traceparent(self) -> str:
+        """The present span as W3C's header; '' if there is none."""
+        carrier: dict[str, str] = {}
+        _propagator.inject(carrier)
+        return carrier.get(_HEADER, "")
+
+    def flush(self) -> None:
+        """Export what has ended; the API alone has nothing to export."""
+        flush = getattr(trace.get_tracer_provider(), "force_flush", None)
+        if flush is not None:
+            flush()
+
+
+def _tracer() -> trace.Tracer:
+    return trace.get_tracer("lastacross", __version__)
+
+
+def _attributes(task: Delivered) -> dict[str, str | int]:
+    return {
+        "messaging.system": _SYSTEM,
+        "messaging.operation.type": "process",
+        "messaging.destination.name": task.queue,
+        "messaging.message.id": task.task,
+        "lastacross.attempt": task.attempt,
+    }
+
+
+def _context(traceparent: str) -> context.Context:
+    """The context of a header; without a valid one, an empty context, so that the span begins a new trace."""
+    return _propagator.extract({_HEADER: traceparent}, context=context.Context())
+
+
+def _span_context(traceparent: str) -> SpanContext | None:
+    found = trace.get_current_span(_context(traceparent)).get_span_context()
+    return found if found.is_valid else None
