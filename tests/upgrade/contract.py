@@ -19,6 +19,7 @@ _KEY_PATTERNS = (
     (re.compile(r"lastacross:batch:[^:]+:(\w+)"), r"lastacross:batch:*:\1"),
     (re.compile(r"lastacross:executed:.+"), "lastacross:executed:*:*"),
     (re.compile(r"lastacross:pull-tag:.+"), "lastacross:pull-tag:*:*"),
+    (re.compile(r"lastacross:metrics:(\w+)(:.+)?"), r"lastacross:metrics:\1"),
     (re.compile(r"(rq|lastacross):([^:]+):.+"), r"\1:\2:*"),
 )
 _EVENT = re.compile(r"[a-z_*]+(\.[a-z_*]+)+")
