@@ -123,8 +123,7 @@ class Worker(RqWorker):
         self._isolated = isolated
         self._remote = remote
         table = StartedTable(table_path, self._token, threads + isolated.most) if table_path else None
-        self._pulse = Pulse(table) if table else None
-        self._table = table
+        self._table, self._pulse = table, Pulse(table) if table else None
         self._runners = self._make_runners(threads, delivery, table, deadline_seconds)
         self._prefetch = Prefetch(self._runners)
         self._metrics = metrics.Recorder(store)

@@ -287,6 +287,7 @@ class SimWorker(Worker):
         self._runners: Any = self.runners
         self._prefetch = Prefetch(cast(Any, self.runners), clock=process.clock)
         self._recorder = OutcomeRecorder(self._broker, queue_directory.of(opened).retry_of)
+        self._table = None
         self._maintenance = Maintenance(
             self._broker, self._serving.queues, clock=process.clock, lease_seconds=LEASE_SECONDS
         )
