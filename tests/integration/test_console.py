@@ -3,6 +3,8 @@
 import json
 import pickle
 import re
+import threading
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from lastacross.console.app import ROUTES
 from lastacross.cronruns import model
 from lastacross.datastore import OutboxRow
 from lastacross.store import Store
+from lastacross.store.store import SAME_WAIT_SECONDS
 from lastacross.taskqueue import Batch, Queue, Task
 from lastacross.worker.deadline import Deadlines
 from lastacross.worker.delivery import Delivery
@@ -26,7 +29,7 @@ from tests.support import console, databases
 from tests.support.clock import StoppedClock
 from tests.support.console import Visitor, signed_in_as
 from tests.support.hands import Hands
-from tests.support.redis_server import unavailable_store
+from tests.support.redis_server import running_server, unavailable_store
 
 QUEUES = """\
 queue:
@@ -686,3 +689,27 @@ def test_a_disabled_queue_is_forgotten_once_it_is_empty(admin: Visitor) -> None:
     assert admin.act("queues/mail/forget") == "Queue mail was forgotten."
     assert "mail" not in [row["name"] for row in admin.json("queues")["queues"]]
     assert admin.get("queues/mail", 404)
+
+
+# --- a silent Redis -----------------------------------------------------------------------
+
+PATIENCE = 1.0
+"""So that two waits in a row would be seen; a web process waits 2.5 s."""
+
+
+def test_a_page_waits_only_once_for_a_silent_redis(admin: Visitor) -> None:
+    with running_server() as server:
+        opened = Store(server.url, patience_seconds=PATIENCE)
+        store.use(opened)
+        queue_directory.upload(opened, config.current())
+        admin.get("")
+        with server.frozen():
+            opened._sync_at = 0.0
+            queue_directory.of(opened)._refresh_at = 0.0
+            for path in ("", "queues", "tasks/mail/t", "workers"):
+                # A later request is a wait of its own.
+                threading.Event().wait(SAME_WAIT_SECONDS)
+                began_at = time.monotonic()
+                assert admin.get(path, 503).html.h1.text == "Redis is unavailable"
+                assert time.monotonic() - began_at < 3 * PATIENCE
+        opened.close()
