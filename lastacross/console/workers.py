@@ -4,7 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lastacross import store
-from lastacross.broker import QueueFacts, WorkerDirectory, WorkerProcess, split_task_id
+from lastacross.broker import (
+    QueueFacts,
+    WorkerDirectory,
+    WorkerProcess,
+    queue_directory,
+    split_task_id,
+)
 from lastacross.console import attention, words
 from lastacross.console.page import Action, Done, Page, Question, RefusedError, address
 from lastacross.console.shared import other_processes
@@ -23,10 +29,23 @@ class WorkersPage(Page):
         workers = [row(worker, now) for worker in WorkerDirectory(store.current()).all()]
         return {
             "workers": sorted(workers, key=lambda each: (each["groups"], each["name"])),
+            "services": _services(workers),
             "processes": others(),
             "threads": sum(each["threads"] or 0 for each in workers),
             "busy": sum(each["busy"] or 0 for each in workers),
         }
+
+
+def _services(workers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The known services with the workers and threads that serve them."""
+    known = {"default", *queue_directory.of(store.current()).services()}
+    found = []
+    for name in sorted(known | {group for worker in workers for group in worker["groups"]}):
+        serving = [worker for worker in workers if name in worker["groups"]]
+        threads = sum(worker["threads"] or 0 for worker in serving)
+        busy = sum(worker["busy"] or 0 for worker in serving)
+        found.append({"name": name, "workers": len(serving), "threads": threads, "busy": busy})
+    return found
 
 
 def others() -> list[dict[str, Any]]:

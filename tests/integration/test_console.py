@@ -568,7 +568,9 @@ def test_a_worker_is_shown_with_what_it_runs(admin: Visitor, clock: StoppedClock
     status = WorkerStatus("2.0", 8, 1, 3, running, 98_000_000, ("default",), False, *last)
     register_worker("lastacross-web-1", status, now)
 
-    [worker] = admin.json("workers")["workers"]
+    found = admin.json("workers")
+    [worker] = found["workers"]
+    assert found["services"] == [{"name": "default", "workers": 1, "threads": 8, "busy": 1}]
 
     assert (worker["host"], worker["pid"], worker["state"], worker["busy"]) == ("web-1", 17, "busy", 1)
     assert (worker["running"][0]["name"], worker["last_error"]) == ("t", "HTTP 500")
