@@ -9,7 +9,6 @@ from lastacross.broker.control import Control, refuse_new_tasks
 from lastacross.broker.current import CurrentTask, current_task, delivering
 from lastacross.broker.dead_groups import DeadGroup, DeadGroups
 from lastacross.broker.deployments import Deployment
-from lastacross.broker.failing import FailingTasks
 from lastacross.broker.headers import Headers, checked_items, is_reserved
 from lastacross.broker.history import FailedAttempt, History
 from lastacross.broker.listing import ListedTask, Listing, TaskRecord, WholeTask
@@ -35,7 +34,7 @@ from lastacross.broker.queue_facts import (
 from lastacross.broker.readable import MAX_INSTANT
 from lastacross.broker.record import Leased, Value, new_name, new_token, split_task_id, task_id
 from lastacross.broker.retry import backoff_seconds, next_delay_seconds
-from lastacross.broker.search import Search, SearchPage, TaskFilter
+from lastacross.broker.search import FailingTasks, Search, SearchPage, TaskFilter
 from lastacross.broker.states import STATES
 from lastacross.broker.steps import (
     DEFAULT_GROUP,

@@ -8,11 +8,14 @@ from lastacross.broker.listing import ListedTask, Listing
 from lastacross.broker.record import created_at_text, task_id
 from lastacross.broker.states import ALL, READY, STATES
 from lastacross.broker.steps import Steps, transient_errors
-from lastacross.store import READY_PREFIX, RQ_QUEUES, Arg, pull_key, ready_key
+from lastacross.store import FAILING, READY_PREFIX, RQ_QUEUES, Arg, pull_key, ready_key
 
 MAX_LOOKED = 10_000
 """How many tasks one call looks at."""
 MAX_FOUND = 100
+MAX_FAILING = 100
+MIN_FAILING_ATTEMPTS = 10
+"""The same as in retry_task.lua."""
 # One script looks at this many tasks, so that Redis is blocked for a few milliseconds.
 _LOOKED_PER_SCRIPT = 1000
 _KEYS_PER_SCRIPT = 100
@@ -154,3 +157,35 @@ def _is_number(text: str) -> bool:
 
 def _time(instant: float | None) -> str:
     return "" if instant is None else created_at_text(instant)
+
+
+# --- tasks that fail again and again ------------------------------------------------------
+
+
+class FailingTasks(Steps):
+    """Reads the tasks that have failed ten times or more and are still retried.
+
+    Every method raises ``TransientError`` if Redis is unavailable.
+    """
+
+    def newest(self) -> list[ListedTask]:
+        """The tasks whose last failures are the newest, at most 100, in at most three round trips.
+
+        Tasks that have ended since are forgotten here, so that a success costs nothing.
+        """
+        with transient_errors():
+            raw: Any = self.store.redis.zrevrange(FAILING, 0, MAX_FAILING - 1)
+        if not raw:
+            return []
+        ids = [each.decode("utf-8", "replace") for each in raw]
+        found = [task for task in Listing(self.store).listed(ids) if _is_failing(task)]
+        kept = {f"{task.queue}_{task.name}" for task in found}
+        gone = [each for each, identifier in zip(raw, ids, strict=True) if identifier not in kept]
+        if gone:
+            with transient_errors():
+                self.store.redis.zrem(FAILING, *gone)
+        return found
+
+
+def _is_failing(task: ListedTask) -> bool:
+    return task.attempts >= MIN_FAILING_ATTEMPTS and task.state in ("ready", "scheduled", "leased")
