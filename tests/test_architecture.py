@@ -67,9 +67,13 @@ ROOMS: dict[str, set[str]] = {
     },
     "cronruns": {"broker", "datastore", "metrics", "store", "taskqueue"},
     "metrics": {"store"},
+    "console": {
+        *("accounts", "audit", "broker", "cronruns", "datastore", "longtasks", "metrics", "store"),
+        *("taskqueue", "webapp"),
+    },
     "worker": {"broker", "http_client", "metrics", "store", "webapp"},
     "processes": {
-        *("broker", "channel", "cronruns", "datastore", "deferred", "longtasks", "metrics"),
+        *("broker", "channel", "console", "cronruns", "datastore", "deferred", "longtasks", "metrics"),
         *("signin", "store", "webapp", "worker"),
     },
     "testing": {"broker", "cronruns", "datastore", "processes", "store", "webapp", "worker"},
