@@ -67,7 +67,7 @@ def test_letters_of_all_queues_are_counted_by_handler_answer_and_reason(
 
     assert counted(groups) == [
         ("/orders/*", "500", "KeyError: '*'", 2),
-        ("/report", "500", "answered #: line # of job-# failed", 1),
+        ("/report", "500", "answered 500: line # of job-# failed", 1),
     ]
     assert [each.newest_at for each in groups.all()] == [clock.now() - 5, clock.now()]
 

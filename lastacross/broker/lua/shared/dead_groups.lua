@@ -9,12 +9,16 @@ local OTHER = 'other'
 local MAX_TEXT = 200
 local ID_LENGTH = 8
 
--- Replace the parts of a reason that differ from letter to letter: quoted text, and words that contain a digit.
+-- Replace the parts of a reason that differ from letter to letter: quoted text, and words that contain a digit. The
+-- status stays, because the group has only one.
 local function normalised(reason)
   local text = string.sub(string.match(reason, '^%s*([^\r\n]*)'), 1, 2 * MAX_TEXT)
+  local answered = string.match(text, '^answered %d+') or ''
+  text = string.sub(text, #answered + 1)
   text = string.gsub(text, "'[^']*'", "'*'")
   text = string.gsub(text, '"[^"]*"', '"*"')
-  return string.sub(string.gsub(text, '[%w_]*%d[%w_]*', '#'), 1, MAX_TEXT)
+  text = string.gsub(text, '[%w_]*%d[%w_]*', '#')
+  return string.sub(answered .. text, 1, MAX_TEXT)
 end
 
 -- The path of a task's URL, in which '*' stands for numbers and long ids.
