@@ -408,11 +408,16 @@ def test_real_processes_are_seen(monkeypatch: pytest.MonkeyPatch, capsys: Captur
         for name, value in {**lab.environ, "PORT": str(free_port())}.items():
             monkeypatch.setenv(name, value)
         folder = ("--app", str(lab.root))
+
+        def listed() -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = json.loads(command("workers", "list", "--json", *folder)[1])
+            return found
+
         assert {"no_scheduler", "unserved"} <= findings(command, *folder).keys()
         with scheduling(lab), lab.workers(1):
             wait_until(lambda: not findings(command, *folder), 60, "a doctor with nothing to say")
-            rows = json.loads(command("workers", "list", "--json", *folder)[1])
-            [row] = rows
+            wait_until(lambda: listed()[0]["status"] is not None, 30, "the worker's first status")
+            [row] = listed()
             assert (row["groups"], row["status"]["only"], row["status"]["threads"]) == (["default"], [], 8)
     datastore.dispose()
 
