@@ -10,6 +10,8 @@ from lastacross.longtasks import looking, model, progress, starting
 from lastacross.longtasks.view import View
 
 STATES = ("open", "done", "failed", "cancelled")
+# Bounds the work of the script that reads their records, because Redis serves nobody else meanwhile.
+_CHUNK = 100
 
 
 def views(state: str = "", limit: int = 100) -> list[View]:
@@ -27,7 +29,10 @@ def views(state: str = "", limit: int = 100) -> list[View]:
         ids += _ids(OPEN_STATUSES, limit)
     if state != "open":
         ids += _ids((state,) if state else STATES[1:], limit)
-    found = looking.views_of(list(dict.fromkeys(ids)))
+    ids = list(dict.fromkeys(ids))
+    found = [
+        view for start in range(0, len(ids), _CHUNK) for view in looking.views_of(ids[start : start + _CHUNK])
+    ]
     return sorted(found, key=lambda view: -view.created_at)
 
 
