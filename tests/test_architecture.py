@@ -85,6 +85,7 @@ ROOMS: dict[str, set[str]] = {
             "broker",
             "cronruns",
             "datastore",
+            "longtasks",
             "processes",
             "store",
             "taskqueue",

@@ -31,17 +31,21 @@ def configured(root: Path, *, needs_secret_key: bool = True) -> Config:
 
 
 @contextlib.contextmanager
-def asking_redis(root: Path) -> Iterator[Config]:
+def asking_redis(root: Path, *, needs_redis: bool = True) -> Iterator[Config]:
     """The configuration for a command that uses Redis; the connection stays open during the block.
 
     Without REDIS_URL it uses the Redis of the ``lastacross dev`` that is using the data folder, if one is
     running.
+
+    Args:
+        root: the application's folder.
+        needs_redis: whether an unavailable Redis is an error even before the block begins.
     """
     configuration = config.load(root, os.environ, needs_secret_key=False)
     settings = _with_running_redis(configuration.settings)
     configuration = dataclasses.replace(configuration, settings=settings)
     config.use(configuration)
-    with _connected(settings):
+    with _connected(settings, needs_redis=needs_redis):
         yield configuration
 
 
@@ -126,14 +130,15 @@ def _with_running_redis(settings: Settings) -> Settings:
 
 
 @contextlib.contextmanager
-def _connected(settings: Settings) -> Iterator[None]:
+def _connected(settings: Settings, *, needs_redis: bool = True) -> Iterator[None]:
     """Let the process use this Redis during the block."""
     _log_little(settings)
     opened = store.Store(settings.redis_url, patience_seconds=store.PATIENCE_SECONDS)
     store.use(opened)
     try:
-        # Ask at once whether Redis is there: without it, lists would be those of queue.yaml.
-        opened.sync_clock()
+        if needs_redis:
+            # Ask at once whether Redis is there: without it, lists would be those of queue.yaml.
+            opened.sync_clock()
         yield
     except store.ResponseError as error:
         raise StoreUnavailableError(f"Redis refuses a command: {error}") from error
