@@ -59,7 +59,7 @@ HELP: Mapping[str, str | None] = {
     "doctor": "Find out what is wrong with this set-up, and how to fix it.",
     "longtasks": "Show and cancel long tasks.",
     "preload": None,
-    "queues": "Show, pause, resume, drain and purge queues.",
+    "queues": "Show, pause, resume, drain, purge and forget queues.",
     "scheduler": "Run a scheduler, which starts cron jobs and sends tasks added in transactions.",
     "tasks": "Show, run, delete and retry tasks.",
     "web": "Run a web server (HOST, PORT, WEB_CONCURRENCY).",

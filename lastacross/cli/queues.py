@@ -1,4 +1,4 @@
-"""``queues``: shows, pauses, resumes, drains and purges queues."""
+"""``queues``: shows, pauses, resumes, drains, purges and forgets queues."""
 
 import importlib
 from dataclasses import asdict, dataclass, replace
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lastacross import store
-from lastacross.broker import Broker, Deployment, KnownQueue, Listing, deployments, queue_directory
+from lastacross.broker import Broker, Control, Deployment, KnownQueue, Listing, deployments, queue_directory
 from lastacross.cli.base import cli, complain, takes_app
 from lastacross.cli.connecting import asking_redis, listing, record
 from lastacross.cli.showing import instant, print_json, print_table, printable, progress_bar
@@ -105,7 +105,7 @@ def _of_file(row: _Row) -> _Row:
 
 @cli.group("queues")
 def _queues() -> None:
-    """Show, pause, resume, drain and purge queues."""
+    """Show, pause, resume, drain, purge and forget queues."""
 
 
 @_queues.command("list", epilog="Example: lastacross queues list --json | jq '.[] | select(.dead > 0).name'")
@@ -234,6 +234,43 @@ def _purge(root: Path, name: str, is_sure: bool, as_json: bool) -> int:
     else:
         click.echo(f"queue {name} was purged of {tasks} tasks")
     return 0
+
+
+@_queues.command("forget", epilog="Example: lastacross queues forget mail --yes")
+@click.argument("name", metavar="QUEUE")
+@click.option("--yes", "is_sure", is_flag=True, help="Do not ask for confirmation.")
+@_JSON
+@takes_app
+def _forget(root: Path, name: str, is_sure: bool, as_json: bool) -> int:
+    """Forget a disabled queue without tasks and dead letters.
+
+    This deletes its settings. A deployed queue.yaml that lists the queue brings it back.
+    """
+    with asking_redis(root):
+        known = queue_directory.current().find(existing(name).name)
+        if known is None or not known.is_disabled:
+            return _refuse_to_forget(name, _LISTED)
+        if not is_sure and not is_confirmed(f"Forget queue {name} and its settings?"):
+            complain(f"queue {name} was not forgotten; use --yes to forget it without confirmation")
+            return 1
+        answer = Control(store.current()).forget(name)
+        if answer != 1:
+            return _refuse_to_forget(name, _FULL if answer else _LISTED)
+        record("queue.forget", [name])
+    if as_json:
+        print_json({"name": name, "is_forgotten": True})
+    else:
+        click.echo(f"queue {name} was forgotten")
+    return 0
+
+
+_LISTED = "is not disabled; take it out of queue.yaml and deploy first"
+_FULL = "still has tasks or dead letters; `lastacross tasks list {name}` shows them"
+
+
+def _refuse_to_forget(name: str, reason: str) -> int:
+    complain(f"queue {name} {reason.format(name=name)}")
+    return 1
 
 
 def is_confirmed(question: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lastacross import config, store, taskqueue
+from lastacross import audit, config, store, taskqueue
 from lastacross.broker.steps import Broker
 from lastacross.errors import TransientError
 from lastacross.processes import data_folder, embedded
@@ -164,6 +164,76 @@ def test_purging_without_being_asked(command: Command, filled: Store) -> None:
 
     assert (code, json.loads(out), err) == (0, {"name": "default", "tasks": 3}, "")
     assert not filled.redis.exists(store.record_key("default_scheduled"))
+
+
+@pytest.fixture
+def without_mail(opened: Store, app_root: Path) -> Store:
+    """The last upload lists neither "work" nor "mail", which has a task and is paused."""
+    config.use(config.load(app_root, {"SECRET_KEY": SECRET_KEY, "REDIS_URL": opened.url}))
+    store.use(opened)
+    taskqueue.add(url="/a", name="t", queue_name="mail")
+    store.use(None)
+    config.use(None)
+    opened.redis.sadd(store.PAUSED, "mail")
+    upload(opened, ["default"])
+    return opened
+
+
+def test_a_disabled_queue_is_forgotten_once_it_is_empty(command: Command, without_mail: Store) -> None:
+    code, out, err = command("queues", "forget", "mail", "--yes")
+    assert (code, out) == (1, "")
+    assert err == (
+        "lastacross: queue mail still has tasks or dead letters; `lastacross tasks list mail` shows them\n"
+    )
+
+    command("queues", "purge", "mail", "--yes")
+    assert command("queues", "forget", "mail", "--yes") == (0, "queue mail was forgotten\n", "")
+
+    names = [row["name"] for row in json.loads(command("queues", "list", "--json")[1])]
+    assert "mail" not in names
+    assert without_mail.redis.smembers(store.PAUSED) == set()
+    assert [(each.action, each.ids) for each in audit.read(without_mail).entries] == [
+        ("queue.forget", ("mail",)),
+        ("queue.purge", ("mail",)),
+    ]
+
+
+def test_forgetting_for_programs(command: Command, without_mail: Store) -> None:
+    code, out, err = command("queues", "forget", "work", "--yes", "--json")
+
+    assert (code, json.loads(out), err) == (0, {"name": "work", "is_forgotten": True}, "")
+    assert not without_mail.redis.exists(store.settings_key("work"))
+
+
+@pytest.mark.parametrize("answer", ["n\n", "\n", ""])
+def test_forgetting_asks_first(
+    command: Command, without_mail: Store, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+
+    code, out, err = command("queues", "forget", "work")
+
+    assert (code, out) == (1, "")
+    assert "Forget queue work and its settings?" in err
+    assert err.endswith("queue work was not forgotten; use --yes to forget it without confirmation\n")
+    assert without_mail.redis.exists(store.settings_key("work"))
+
+
+def test_a_listed_queue_is_not_forgotten_and_nobody_is_asked(command: Command, opened: Store) -> None:
+    assert command("queues", "forget", "mail") == (
+        1,
+        "",
+        "lastacross: queue mail is not disabled; take it out of queue.yaml and deploy first\n",
+    )
+    assert opened.redis.exists(store.settings_key("mail"))
+    assert audit.read(opened).entries == ()
+
+
+def test_an_unknown_queue_is_not_forgotten(command: Command, opened: Store) -> None:
+    code, out, err = command("queues", "forget", "nowhere", "--yes")
+
+    assert (code, out) == (1, "")
+    assert err == "lastacross: there is no queue 'nowhere'; the queues are default, mail, work\n"
 
 
 # --- tasks -----------------------------------------------------------------------------------
