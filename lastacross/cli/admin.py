@@ -17,6 +17,7 @@ from lastacross.processes import dev
 from lastacross.webapp import administrator, boundary
 
 _MAX_LINE_CHARACTERS = 10_000
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @cli.group("admin")
@@ -47,7 +48,7 @@ class _SiteUrl(click.ParamType[str]):
     help="The site's address; by default that of the running `lastacross dev`, "
     "or https:// and the first name of LASTACROSS_ALLOWED_HOSTS.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_JSON
 @takes_app
 def _link(root: Path, url: str | None, as_json: bool) -> None:
     """Print a link that signs a browser in as the administrator. It works once, within an hour.
@@ -101,8 +102,9 @@ Examples:
     type=click.Choice(accounts.ROLES),
     help="admin may change things, viewer only looks; by default the account's present role, or admin.",
 )
+@_JSON
 @takes_app
-def _set_password(root: Path, name: str, role: accounts.Role | None) -> None:
+def _set_password(root: Path, name: str, role: accounts.Role | None, as_json: bool) -> None:
     """Let a person sign in at /_ah/signin with a password, or change the person's password or role.
 
     The password is asked for twice, or read from standard input as one line; it needs at least 12 characters.
@@ -110,8 +112,12 @@ def _set_password(root: Path, name: str, role: accounts.Role | None) -> None:
     """
     with opened_store(root):
         given = accounts.set_password(name, _new_password(), role)
-        record("account.set_password", [name.strip().lower()])
-    click.echo(f"{name.strip().lower()} may now sign in as {'an admin' if given == 'admin' else 'a viewer'}")
+        name = name.strip().lower()
+        record("account.set_password", [name])
+    if as_json:
+        print_json({"name": name, "role": given})
+    else:
+        click.echo(f"{name} may now sign in as {'an admin' if given == 'admin' else 'a viewer'}")
 
 
 def _new_password() -> str:
@@ -125,7 +131,7 @@ def _new_password() -> str:
 
 
 @_admin.command("list", epilog="Example: lastacross admin list --json")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_JSON
 @takes_app
 def _list(root: Path, as_json: bool) -> None:
     """Show the people who may sign in with a password."""
@@ -143,13 +149,18 @@ def _list(root: Path, as_json: bool) -> None:
 
 @_admin.command("remove", epilog="Example: lastacross admin remove ben")
 @click.argument("name", metavar="NAME")
+@_JSON
 @takes_app
-def _remove(root: Path, name: str) -> int:
+def _remove(root: Path, name: str, as_json: bool) -> int:
     """Remove a person's account, which ends its sessions within five seconds."""
     with opened_store(root):
         if not accounts.remove(name):
             complain(f"there is no account {name!r}; `lastacross admin list` shows the names")
             return 1
-        record("account.remove", [name.strip().lower()])
-    click.echo(f"{name.strip().lower()} can no longer sign in")
+        name = name.strip().lower()
+        record("account.remove", [name])
+    if as_json:
+        print_json({"name": name, "is_removed": True})
+    else:
+        click.echo(f"{name} can no longer sign in")
     return 0

@@ -102,6 +102,15 @@ def test_a_password_comes_from_a_pipe_and_the_account_can_be_listed_and_removed(
     ]
 
 
+def test_changes_of_accounts_for_programs(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    typed(monkeypatch, f"{PASSWORD}\n")
+    code, out, _ = command("admin", "set-password", "Anna", "--role", "viewer", "--json")
+    assert (code, json.loads(out)) == (0, {"name": "anna", "role": "viewer"})
+
+    code, out, _ = command("admin", "remove", "Anna", "--json")
+    assert (code, json.loads(out)) == (0, {"name": "anna", "is_removed": True})
+
+
 @pytest.mark.parametrize(
     ("name", "line", "reason"),
     [
