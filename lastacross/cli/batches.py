@@ -8,7 +8,7 @@ import click
 from lastacross import store
 from lastacross.broker import BatchSteps, Listing
 from lastacross.cli.base import cli, takes_app
-from lastacross.cli.connecting import asking_redis, listing
+from lastacross.cli.connecting import asking_redis, listing, record
 from lastacross.cli.showing import instant, print_json, print_table, printable
 from lastacross.errors import UnknownBatchError
 
@@ -67,6 +67,7 @@ def _cancel(root: Path, batch_id: str, as_json: bool) -> None:
     with asking_redis(root):
         _existing(batch_id)
         BatchSteps(store.current()).cancel(batch_id)
+        record("batch.cancel", [batch_id])
         row = _existing(batch_id)
     if as_json:
         print_json(row)

@@ -253,6 +253,7 @@ def _pause(root: Path, names: tuple[str, ...], as_json: bool) -> None:
         jobs = [_deployed_job(name) for name in names]
         for job in jobs:
             pauses.begin(store.current(), job)
+        record("cron.pause", jobs)
     _tell_paused(jobs, is_paused=True, as_json=as_json)
 
 
@@ -266,6 +267,7 @@ def _resume(root: Path, names: tuple[str, ...], as_json: bool) -> None:
         jobs = [_deployed_job(name) for name in names]
         for job in jobs:
             cronruns.model.resume(store.current(), job, store.current().now())
+        record("cron.resume", jobs)
     _tell_paused(jobs, is_paused=False, as_json=as_json)
 
 

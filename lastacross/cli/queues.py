@@ -203,6 +203,7 @@ def _set_draining(root: Path, names: tuple[str, ...], *, is_draining: bool, as_j
                 queue.drain()
             else:
                 queue.undrain()
+        record("queue.drain" if is_draining else "queue.undrain", names)
     if as_json:
         print_json([{"name": name, "is_draining": is_draining} for name in names])
         return

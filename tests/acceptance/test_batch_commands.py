@@ -1,12 +1,13 @@
 """``lastacross batches``: an operator sees which batches are open and how far they are, and cancels them."""
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from lastacross import config, store, taskqueue
+from lastacross import audit, config, store, taskqueue
 from lastacross.store import Store
 from lastacross.taskqueue import Batch, Task
 from tests.conftest import SECRET_KEY
@@ -59,10 +60,13 @@ def test_a_batch_is_shown_even_after_its_end(command: Command) -> None:
     assert ["total", "2"] in [line.split() for line in out.splitlines()]
 
 
-def test_a_batch_is_cancelled(command: Command) -> None:
+def test_a_batch_is_cancelled_and_recorded(command: Command, redis_server: RedisServer) -> None:
     assert command("batches", "cancel", "b") == (0, "batch b is cancelled: 2 of 2 members\n", "")
     assert json.loads(command("batches", "show", "b", "--json")[1])["state"] == "cancelled"
     assert json.loads(command("batches", "list", "--json")[1]) == []
+    with contextlib.closing(Store(redis_server.url)) as opened:
+        [entry] = audit.read(opened).entries
+    assert (entry.action, entry.ids, entry.source) == ("batch.cancel", ("b",), "cli")
 
 
 @pytest.mark.parametrize("name", ["show", "cancel"])

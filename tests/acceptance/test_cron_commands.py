@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text, update
 
-from lastacross import config, datastore, store
+from lastacross import audit, config, datastore, store
 from lastacross.clock import SYSTEM
 from lastacross.config import CRON_QUEUE
 from lastacross.cronruns import model, ticking
@@ -158,6 +158,8 @@ def test_a_paused_job_does_not_run_until_it_is_resumed(
     code, out, _ = command("cron", "resume", jobs[1], "--json")
 
     assert (code, json.loads(out)) == (0, [{"name": jobs[1], "is_paused": False}])
+    actions = [(each.action, each.ids) for each in audit.read(opened).entries]
+    assert actions == [("cron.resume", (jobs[1],)), ("cron.pause", (jobs[1],))]
     [_, tick] = json.loads(command("cron", "list", "--json")[1])
     assert tick["state"] == "waits"
     assert datetime.fromisoformat(tick["next_run"]).timestamp() > SYSTEM.now()

@@ -123,6 +123,10 @@ def test_draining_and_its_end(command: Command, opened: Store) -> None:
 
     assert (code, json.loads(out)) == (0, [{"name": "default", "is_draining": False}])
     assert opened.redis.smembers(store.DRAINING) == set()
+    assert [(each.action, each.ids) for each in audit.read(opened).entries] == [
+        ("queue.undrain", ("default",)),
+        ("queue.drain", ("default",)),
+    ]
 
 
 def test_one_misspelt_name_changes_nothing(command: Command, opened: Store) -> None:
