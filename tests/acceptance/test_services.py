@@ -487,7 +487,7 @@ def test_the_service_of_the_command_line_is_the_one_that_is_served(asked: list[d
 
     [options] = asked
     assert callable(options.pop("run_command"))
-    assert options.pop("max_tasks") is options.pop("max_memory_mb") is None
+    assert [options.pop(name) for name in ("max_tasks", "max_memory_mb", "health_at")] == [None] * 3
     assert options == {"service": "counter", "processes": None, "threads": 3, "queues": ["a", "b"]}
 
 

@@ -228,7 +228,7 @@ def start_a_report_and_watch_it(page: Page) -> None:
         page.request.post(_left_running.pop().replace("=query", "=cancel"))
     page.goto(f"/intrastat?delay_ms={MAX_DELAY_MS - next(_numbers)}")
     _left_running.append(page.url)
-    expect(page.get_by_role("navigation")).to_be_visible()
+    expect(page.get_by_role("navigation", name="Programs")).to_be_visible()
     expect_state("running")(page)
 
 
