@@ -80,6 +80,10 @@ class TransientError(TaskQueueError, StoreUnavailableError):
     """
 
 
+class QueueDrainingError(TransientError):
+    """Raised when a queue is draining, so that it accepts no new tasks for now."""
+
+
 class InternalError(TaskQueueError):
     """Raised when the engine's internal state is invalid."""
 

@@ -168,7 +168,8 @@ def _page(
 ) -> Body:
     current = config.current()
     values = {
-        "person": login.recognized(environ, current.settings),
+        # Whoever mistypes another account's password must not go on as the former person.
+        "person": None if problem and problem.message else login.recognized(environ, current.settings),
         "path": path,
         "problem": problem.message if problem is not None else "",
         "is_wrong": problem is not None and problem.message == WRONG,

@@ -7,7 +7,17 @@ and commands need neither SQLAlchemy nor argon2.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from lastacross.accounts.person import ADMIN, NAME_RULE, ROLES, VIEWER, Person, Role, Source, normalized
+from lastacross.accounts.person import (
+    ADMIN,
+    LINK_NAME,
+    NAME_RULE,
+    ROLES,
+    VIEWER,
+    Person,
+    Role,
+    Source,
+    normalized,
+)
 
 if TYPE_CHECKING:
     from lastacross.accounts.directory import (
@@ -22,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ADMIN",
+    "LINK_NAME",
     "MIN_CHARACTERS",
     "NAME_RULE",
     "ROLES",

@@ -8,7 +8,7 @@ from sqlalchemy import delete, exists, literal, select, text
 
 from lastacross import datastore
 from lastacross.accounts import passwords
-from lastacross.accounts.person import ADMIN, NAME_RULE, Role, normalized
+from lastacross.accounts.person import ADMIN, LINK_NAME, NAME_RULE, Role, normalized
 from lastacross.clock import SYSTEM, Clock
 from lastacross.datastore import Account
 from lastacross.errors import AccountError
@@ -63,6 +63,8 @@ def set_password(name: str, password: str, role: Role | None = None, clock: Cloc
     known = normalized(name)
     if known is None:
         raise AccountError(f"{name!r} cannot be a name; a name has {NAME_RULE}")
+    if known == LINK_NAME:
+        raise AccountError(f"the name {known!r} stands for whoever used a link of `lastacross admin link`")
     passwords.check_new(known, password)
     values = {
         "name": known,

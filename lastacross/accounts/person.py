@@ -10,6 +10,8 @@ Source = Literal["password", "link", "proxy", "cli"]
 ADMIN: Role = "admin"
 VIEWER: Role = "viewer"
 ROLES: tuple[Role, ...] = (ADMIN, VIEWER)
+# The name of whoever used a link of `lastacross admin link`; no account has it.
+LINK_NAME = "administrator"
 
 NAME_RULE = "1 to 100 ASCII letters, digits or characters from . _ - + @, and begins with a letter or digit"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._+@-]{0,99}", re.ASCII)
@@ -30,7 +32,7 @@ class Person:
 
     Attributes:
         name: the account's name, or the user's name according to the proxy or the operating system.
-            It is ``administrator`` for whoever used a link of ``lastacross admin link``.
+            It is ``LINK_NAME`` for whoever used a link of ``lastacross admin link``.
         role: ``admin`` may change things, ``viewer`` only looks.
         source: ``password`` (the sign-in page), ``link`` (``lastacross admin link``), ``proxy`` (a header
             from a trusted proxy) or ``cli`` (a command on a machine of the site).

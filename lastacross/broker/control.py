@@ -11,15 +11,20 @@ from lastacross.broker.readable import retry_options
 from lastacross.broker.record import Value, body_of, dump, load_retry, new_name, task_id
 from lastacross.broker.steps import EXISTS, TOMBSTONED, Broker, NewTask, Steps, transient_errors
 from lastacross.config import RetryParameters
-from lastacross.errors import InvalidTaskError, TaskAlreadyExistsError, TombstonedTaskError, TransientError
+from lastacross.errors import (
+    InvalidTaskError,
+    QueueDrainingError,
+    TaskAlreadyExistsError,
+    TombstonedTaskError,
+)
 from lastacross.store import record_key, tombstone_key
 
 MAX_BODY_BYTES = 1_048_576
 
 
 def refuse_new_tasks(queue: str) -> NoReturn:
-    """Raise TransientError because a queue is draining."""
-    raise TransientError(
+    """Raise QueueDrainingError."""
+    raise QueueDrainingError(
         f"queue {queue!r} is draining: it delivers its tasks and accepts no new ones until the drain ends; "
         f"try again later, or end the drain with `lastacross queues undrain {queue}`"
     )

@@ -85,7 +85,7 @@ class DeadGroups(Steps):
 
     def delete_some(self, group: str, began_at: float) -> int:
         """Delete up to 100 letters; otherwise the same as ``retry_some``."""
-        return self._change_some(group, began_at, Broker(self.store).delete)
+        return self._change_some(group, began_at, Broker(self.store).delete_dead)
 
     def _change_some(self, group: str, began_at: float, change: Callable[[Sequence[Any]], list[bool]]) -> int:
         ids = self._older(group, began_at)

@@ -427,7 +427,7 @@ def delete_dead(broker: Broker, queue: str, tell: Tell = _no_one) -> list[str]:
     Raises:
         TransientError: Redis is unavailable.
     """
-    return _for_dead(broker, queue, broker.delete, tell)
+    return _for_dead(broker, queue, broker.delete_dead, tell)
 
 
 def _for_dead(

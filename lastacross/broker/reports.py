@@ -207,6 +207,7 @@ _READERS: dict[str, Callable[[Args, Any], None]] = {
     "run_task": _run_now,
     "retry_dead": _of_ids("task.retry_dead"),
     "delete_tasks": _of_ids("task.delete"),
+    "delete_dead": _of_ids("task.delete"),
     "purge_queue": _purge,
     "cancel_batch": _cancel,
     "restore_orphans": _restore,

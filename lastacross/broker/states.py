@@ -88,6 +88,7 @@ TRANSITIONS = (
     Transition(
         "delete", "delete_tasks", "ready, scheduled, leased, dead", GONE, "all entries deleted; batch's bit"
     ),
+    Transition("delete", "delete_dead", "dead", GONE, "all entries deleted; batch's bit"),
     Transition("purge", "purge_queue", "ready, scheduled, leased", GONE, "all entries deleted; batch's bit"),
     Transition("cancel", "cancel_batch", "ready, scheduled", GONE, "all entries deleted; batch's bit"),
     Transition("restore", "restore_orphans", "ready, scheduled, leased", "ready, scheduled", "record, list"),

@@ -227,8 +227,9 @@ class Broker(Steps):
         self, task: Leased, status: int | None, reason: str, *, attempt: str = "", handler: str = ""
     ) -> bool:
         """Make a task that has no retries left a dead letter; False if its lease was already lost."""
-        args: list[Arg] = [self._now_text(), task.id, task.lease_id, "" if status is None else status, reason]
-        args += [attempt, handler] if attempt else []
+        args: list[Arg] = [self._now_text(), task.id, task.lease_id, "" if status is None else status]
+        # An exception may quote a lone surrogate.
+        args += [reason.encode("utf-8", "replace"), *([attempt, handler] if attempt else [])]
         return bool(self._run("dead_letter_task", args))
 
     def dead_letter_unreadable(self, task_id: bytes, lease_id: bytes, reason: str) -> None:
@@ -421,6 +422,10 @@ class Broker(Steps):
     def delete(self, ids: Sequence[str]) -> list[bool]:
         """Delete tasks. Returns False for each id that does not exist."""
         return [bool(gone) for gone in self._run("delete_tasks", [self._now_text(), *ids])]
+
+    def delete_dead(self, ids: Sequence[str]) -> list[bool]:
+        """Delete dead letters. Returns False for each id that is not a dead letter any longer."""
+        return [bool(gone) for gone in self._run("delete_dead", [self._now_text(), *ids])]
 
     def purge(self, queue: str, tell: Callable[[int], object] = lambda _count: None) -> int:
         """Delete all tasks but dead letters; ``tell`` gets the number of each step. Returns the total."""

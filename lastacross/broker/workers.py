@@ -84,7 +84,7 @@ def load_status(text: bytes) -> WorkerStatus | None:
             memory_bytes=int(fields["memory_bytes"]),
             groups=tuple(str(group) for group in fields["groups"]),
             is_draining=bool(fields["is_draining"]),
-            last_error=str(fields["last_error"]),
+            last_error=str(fields["last_error"]).encode("utf-8", "replace").decode(),
             last_error_task=str(fields["last_error_task"]),
             last_error_at=None if at is None else float(at),
             only=tuple(str(queue) for queue in fields["only"]),

@@ -49,7 +49,7 @@ INBOUND_SERVICES = frozenset(_INBOUND.split())
 
 # App Engine's builtins, each of which was an included file. An empty text marks a supported builtin.
 BUILTINS: dict[str, str] = {
-    "admin_redirect": "is not available: there is no console at /_ah/admin",
+    "admin_redirect": "has no effect: the console is at /_ah/admin/",
     "appstats": "is not available: nothing records calls, and /_ah/stats returns 404",
     "datastore_admin": "is not available: /_ah/datastore_admin returns 404",
     "default": "",

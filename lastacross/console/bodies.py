@@ -81,7 +81,8 @@ def _json(text: str, length: int) -> Shown | None:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    pretty = json.dumps(value, indent=2, ensure_ascii=False)
+    # A lone surrogate is valid JSON, but no page can contain it.
+    pretty = json.dumps(value, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
     return Shown("json", length, pretty[:MAX_SHOWN_BYTES], is_cut=len(pretty) > MAX_SHOWN_BYTES)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from lastacross import config, store
-from lastacross.broker import BulkAction, BulkActions, DeadGroup, DeadGroups, queue_directory
+from lastacross.broker import BulkAction, BulkActions, DeadGroup, DeadGroups, Listing, queue_directory
 from lastacross.config import CRON_QUEUE
 from lastacross.console import words
 from lastacross.console.page import Action, Done, Page, Question, RefusedError, address
@@ -118,7 +118,7 @@ class GroupAction(Action):
             self.action, found.id, title, self.person.name, found.letters
         )
         queue_directory.keep_cron_queue(store.current(), config.current())
-        Queue(CRON_QUEUE).add(Task(url=WORK_URL, params={"id": bulk.id}))
+        Queue(CRON_QUEUE).add(Task(url=WORK_URL, params={"id": bulk.id}, name=_task_name(bulk.id)))
         count = words.counted(found.letters, "dead letter")
         return Done(f"Started on {count}.", address("dead", "bulk", bulk.id), (found.id,))
 
@@ -154,12 +154,17 @@ class BulkPage(Page):
     def facts(self, bulk: str = "", **route: str) -> dict[str, Any]:
         """How far it is."""
         found = _find_bulk(bulk)
+        state = _state(found)
+        if state == "running" and Listing(store.current()).find(CRON_QUEUE, _task_name(bulk)) is None:
+            # It may have ended in between.
+            found = _find_bulk(bulk)
+            state = "lost" if found.finished_at is None else _state(found)
         verbs = {"retry": "Retry of dead letters", "delete": "Deletion of dead letters"}
         return {
             "id": found.id,
             "title": verbs.get(found.action, found.action),
             "subject": found.title,
-            "state": _state(found),
+            "state": state,
             "total": found.total,
             "done": found.done,
             "by": found.by,
@@ -188,6 +193,10 @@ class CancelBulk(Action):
             raise RefusedError(409, "This bulk action was already over.")
         BulkActions(store.current()).cancel(bulk)
         return Done("It stops after its present step.", address("dead", "bulk", bulk), (bulk,))
+
+
+def _task_name(bulk: str) -> str:
+    return f"bulk-{bulk}"
 
 
 def _find_bulk(bulk: str) -> BulkAction:

@@ -5,9 +5,11 @@ in ``_at`` are times in seconds since the epoch, which JSON shows in RFC 3339. A
 action's address answers a GET with a confirmation page, and a POST with the change and a redirect.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -21,6 +23,7 @@ from lastacross.errors import (
     BadSignatureError,
     DatastoreError,
     Error,
+    QueueDrainingError,
     StoreUnavailableError,
 )
 from lastacross.signing import Signatures
@@ -117,6 +120,8 @@ class Page(RequestHandler):
         """Answer an outage or a refusal with a page of the console."""
         if isinstance(exception, RefusedError):
             return self.problem(exception.status, str(exception))
+        if isinstance(exception, QueueDrainingError):
+            return self.problem(409, f"{str(exception)[:1].upper()}{str(exception)[1:]}.")
         if isinstance(exception, StoreUnavailableError):
             store.current().end_wait(exception)
             return self.problem(503, f"{exception}.", "Redis is unavailable", REDIS_REMEDY)
@@ -301,20 +306,32 @@ class Action(Page):
     def post(self, **route: str) -> None:
         """Do it, write the audit line, and show the result."""
         self._check_token()
+        remote = str(self.request.environ.get("REMOTE_ADDR", ""))
         try:
             done = self.act(**route)
-        except StoreUnavailableError:
+        except QueueDrainingError:
+            raise
+        except StoreUnavailableError as error:
+            # Some steps of a long action may have been taken.
+            store.current().end_wait(error)
+            with contextlib.suppress(StoreUnavailableError):
+                ids = tuple(route.values())
+                audit.record(store.current(), self.person, f"{self.verb}.interrupted", ids, remote)
             raise
         except Error as error:
             if isinstance(error, RefusedError | DatastoreError):
                 raise
             raise RefusedError(409, f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
-        remote = str(self.request.environ.get("REMOTE_ADDR", ""))
         audit.record(store.current(), self.person, self.verb, done.ids, remote)
         self.see_result(done.url, done.message)
 
     def _new_token(self) -> str:
-        return signatures().dump_token(_FORM, [self.person.name, self.request.path])
+        return signatures().dump_token(_FORM, [self.person.name, self.request.path, secrets.token_hex(8)])
+
+    def form_id(self) -> str:
+        """A name for what this form does, so that sending it twice does it once."""
+        token = str(self.request.POST.get("token", ""))
+        return hashlib.sha256(token.encode()).hexdigest()[:24]
 
     def _check_token(self) -> None:
         """Refuse a POST that does not come from this person's own confirmation page.
@@ -327,7 +344,7 @@ class Action(Page):
             found = signatures().load_token(_FORM, token, FORM_SECONDS)
         except BadSignatureError:
             found = None
-        if found != [self.person.name, self.request.path]:
+        if not isinstance(found, list) or found[:-1] != [self.person.name, self.request.path]:
             raise RefusedError(
                 403, "This form is out of date or does not come from the console. Open the page again."
             )

@@ -371,7 +371,9 @@ class CopyTask(TaskAction):
         found = self.find(queue, name)
         if queue == CRON_QUEUE:
             raise RefusedError(409, "Run a cron job from the page of cron jobs.")
-        copy = Control(store.current()).run_again(queue, name, body=self._edited_body(found))
+        copy = Control(store.current()).run_again(
+            queue, name, body=self._edited_body(found), new_task_name=f"copy-{self.form_id()}"
+        )
         ids = (task_id(queue, copy), task_id(queue, name))
         return Done(f"The copy was added as task {copy}.", address("tasks", queue, copy), ids)
 

@@ -362,7 +362,7 @@ def _refuse_other_arguments(
     if function is invoke_member:
         called, given = getattr(args[0], args[1]), args[2:]
     try:
-        inspect.signature(called).bind(*given, **kwargs)
+        inspect.signature(called, follow_wrapped=False).bind(*given, **kwargs)
     except TypeError as mismatch:
         raise ChangedCallError(
             f"{_name_of(called)} does not take the arguments of this call ({mismatch}): "

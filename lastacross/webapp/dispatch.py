@@ -121,6 +121,9 @@ class Dispatcher:
         if isinstance(task := environ.get(TASK), CurrentTask):
             task.handler = path if target.handler is None else target.handler.url
         if target.handler is not None:
+            if who is login.Visitor.USER and _is_at(path, CONSOLE):
+                # Below the console's address, pages of app.yaml are the administrator's.
+                return self._refuse(environ, start_response, Refusal(403, login.for_administrator(environ)))
             refusal = self._redirect(target.handler, environ) or login.refusal(target.handler, who, environ)
             if refusal is not None:
                 return self._refuse(environ, start_response, refusal)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from lastacross import logs
-from lastacross.errors import DatastoreUnavailableError, StoreUnavailableError
+from lastacross.errors import DatastoreUnavailableError, QueueDrainingError, StoreUnavailableError
 from lastacross.webapp import webob_compat
 from lastacross.webapp.environ import (
     FAILURE,
@@ -32,6 +32,7 @@ _log = logs.get(__name__)
 
 RETRY_AFTER_SECONDS = 5
 UNAVAILABLE: tuple[tuple[type[Exception], str], ...] = (
+    (QueueDrainingError, "New work is not accepted at the moment."),
     (StoreUnavailableError, "The task store (Redis) is not responding."),
     (DatastoreUnavailableError, "The datastore is not responding."),
 )

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from urllib.parse import quote, urlencode, urlsplit
 
 from lastacross import config
-from lastacross.accounts import ADMIN, Person
+from lastacross.accounts import ADMIN, LINK_NAME, Person
 from lastacross.config import Handler, Settings
 from lastacross.webapp import administrator, boundary, proxies, sessions
 from lastacross.webapp.environ import (
@@ -95,7 +95,7 @@ def person_of(environ: Environ, settings: Settings) -> Person | None:
 def recognized(environ: Environ, settings: Settings) -> Person | None:
     """The person whose browser sent this request, possibly because another site's page led it here."""
     if administrator.has_cookie(environ, settings.secret_key):
-        return Person("administrator", ADMIN, "link")
+        return Person(LINK_NAME, ADMIN, "link")
     return sessions.person_of(environ, settings.secret_key) or proxies.person_of(environ, settings)
 
 

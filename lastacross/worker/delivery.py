@@ -113,11 +113,18 @@ class Delivery:
         assert tracing.active is not None
         # In an isolated process, the delivery's span is the worker's.
         parent = task.fields.get(DELIVERY_TRACE, b"").decode("latin-1")
-        with tracing.active.attempting(task.delivered, parent) as span:
-            outcome = self._attempt(task, current)
-            reason = "" if outcome.is_success else outcome.reason
-            span.note(name=f"attempt {outcome.handler}", reason=reason, error=outcome.error)
-            return outcome
+        outcome: Outcome | None = None
+        try:
+            with tracing.active.attempting(task.delivered, parent) as span:
+                outcome = self._attempt(task, current)
+                reason = "" if outcome.is_success else outcome.reason
+                span.note(name=f"attempt {outcome.handler}", reason=reason, error=outcome.error)
+        except Exception:
+            if outcome is None:
+                raise
+            _log.exception("trace.failed", **seen(task))
+        assert outcome is not None
+        return outcome
 
     def _attempt(self, task: Leased, current: CurrentTask) -> Outcome:
         method, url = task.method_and_url

@@ -367,7 +367,9 @@ class FromWorker:
         while True:
             outcome = deliver(_decoded(self._tasks.get()))
             if tracing.active is not None:
-                tracing.active.flush()
+                # The task has ended, so an exporter's error must not look like a crash.
+                with contextlib.suppress(Exception):
+                    tracing.active.flush()
             # The process may be killed as soon as it has answered.
             sys.stdout.flush()
             answer = json.dumps([outcome.status, outcome.reason, outcome.is_final, outcome.handler])

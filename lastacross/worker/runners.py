@@ -61,12 +61,20 @@ class Attempts:
     def _traced(make: Callable[[Leased], Outcome], task: Leased) -> Outcome:
         """Make an attempt inside the span of its delivery."""
         assert tracing.active is not None
-        with tracing.active.delivering(task.delivered) as span:
-            outcome = make(task)
-            outcome.trace = tracing.active.traceparent()
-            if not outcome.is_success:
-                span.note(reason=outcome.reason)
-            return outcome
+        outcome: Outcome | None = None
+        try:
+            with tracing.active.delivering(task.delivered) as span:
+                outcome = make(task)
+                outcome.trace = tracing.active.traceparent()
+                if not outcome.is_success:
+                    span.note(reason=outcome.reason)
+        except Exception:
+            # The attempt has ended, so an exporter's error must not change its outcome.
+            if outcome is None:
+                raise
+            _log.exception("trace.failed", **seen(task))
+        assert outcome is not None
+        return outcome
 
     def _make(self, task: Leased) -> Outcome:
         if not self._is_held(task):

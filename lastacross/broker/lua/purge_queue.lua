@@ -35,11 +35,17 @@ end
 
 local count = 0
 for _, list in ipairs(ready_lists_of(queue)) do
-  for _, id in ipairs(count < limit and call('LPOP', list, limit - count) or {}) do
-    if forget_task(id) then
-      call('RPUSH', list, id)
-    else
-      count = count + 1
+  -- Look at each entry once, because a task that stays goes to the end.
+  local left = call('LLEN', list)
+  while left > 0 and count < limit do
+    local ids = call('LPOP', list, math.min(left, limit - count))
+    left = left - #ids
+    for _, id in ipairs(ids) do
+      if forget_task(id) then
+        call('RPUSH', list, id)
+      else
+        count = count + 1
+      end
     end
   end
 end
@@ -53,12 +59,15 @@ for _, group in ipairs(groups_of_all()) do
   end
 end
 for _, key in ipairs({ SCHEDULED .. queue, LEASED .. queue }) do
-  if count < limit then
-    local entries = call('ZPOPMIN', key, limit - count)
-    for position = 1, #entries, 2 do
-      if forget_task(string.match(entries[position], '^[^:]*')) then
-        call('ZADD', key, entries[position + 1], entries[position])
+  -- The tasks that stay are passed over.
+  local first, entries = 0, { '' }
+  while count < limit and #entries > 0 do
+    entries = call('ZRANGE', key, first, first + limit - count - 1)
+    for _, entry in ipairs(entries) do
+      if forget_task(string.match(entry, '^[^:]*')) then
+        first = first + 1
       else
+        call('ZREM', key, entry)
         count = count + 1
       end
     end

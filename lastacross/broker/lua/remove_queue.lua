@@ -15,6 +15,11 @@ end
 for _, prefix in ipairs({ LEASED, SCHEDULED, DEFERRED, DEAD, PULL }) do
   tasks = tasks + call('ZCARD', prefix .. queue)
 end
+for _, group in ipairs(groups_of_all()) do
+  for _, id in ipairs(call('LRANGE', RUN_NOW .. group, 0, -1)) do
+    tasks = tasks + (queue_of(id) == queue and 1 or 0)
+  end
+end
 if tasks > 0 then
   return -1
 end

@@ -51,7 +51,11 @@ local MAX_IDLE_SECONDS = 30 * 86400
 
 local function is_idle(batch)
   local sealed, created_at, added_at = unpack(call('HMGET', BATCH .. batch, 'sealed', 'created_at', 'added_at'))
-  local last = number_of(added_at) or number_of(created_at)
+  local last = number_of(added_at)
+  if sealed == '0' and not last then
+    -- The former release does not note when it adds members.
+    call('HSET', BATCH .. batch, 'added_at', instant(now))
+  end
   return sealed == '0' and last and now - last > MAX_IDLE_SECONDS
 end
 

@@ -17,7 +17,10 @@ local function normalised(reason)
   text = string.sub(text, #answered + 1)
   text = string.gsub(text, "'[^']*'", "'*'")
   text = string.gsub(text, '"[^"]*"', '"*"')
-  text = string.gsub(text, '[%w_]*%d[%w_]*', '#')
+  -- One pattern with the digit in it would take a second look at every character for each character of a long word.
+  text = string.gsub(text, '[%w_]+', function(word)
+    return string.find(word, '%d') and '#' or nil
+  end)
   return string.sub(answered .. text, 1, MAX_TEXT)
 end
 
