@@ -13,10 +13,12 @@ from lastacross import logs
 from lastacross.broker.answers import Upload
 from lastacross.broker.steps import transient_errors
 from lastacross.config import Config, DispatchRule
-from lastacross.store import DEPLOYED, UPLOAD, Store
+from lastacross.store import DEPLOYED, UPLOAD, ResponseError, Store, WatchError
 
 _FIELDS = ("digest", "queues", "dispatch", "cron", "at", "by", "cause")
 _log = logs.get("lastacross.queues")
+# What was last reported as unreadable.
+_unreadable: list[bytes | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class Deployment:
 
     Attributes:
         upload: queue.yaml and backends.yaml.
-        dispatch: the rules of dispatch.yaml, in order.
+        dispatch: the rules of dispatch.yaml, in order; None if each process uses its own.
         cron: the jobs of cron.yaml as JSON; None if no cron.yaml was deployed yet.
         at: the time of the deployment in seconds since the epoch.
         by: ``user@host``.
@@ -33,7 +35,7 @@ class Deployment:
     """
 
     upload: Upload
-    dispatch: tuple[DispatchRule, ...] = ()
+    dispatch: tuple[DispatchRule, ...] | None = ()
     cron: str | None = None
     at: float = 0.0
     by: str = ""
@@ -50,7 +52,7 @@ class Deployment:
                 found.append("queue.yaml")
             if list(upload.backends) != list(self.upload.backends):
                 found.append("backends.yaml")
-            if configuration.dispatch != self.dispatch:
+            if self.dispatch is not None and configuration.dispatch != self.dispatch:
                 found.append("dispatch.yaml")
         if configuration.has_cron_file and self.cron is not None and _jobs(cron) != _jobs(self.cron):
             found.append("cron.yaml")
@@ -76,13 +78,21 @@ def read(opened: Store) -> Deployment | None:
         TransientError: Redis is unavailable.
     """
     with transient_errors():
-        values = cast("list[bytes | None]", opened.redis.hmget(DEPLOYED, _FIELDS))
+        try:
+            values = cast("list[bytes | None]", opened.redis.hmget(DEPLOYED, _FIELDS))
+        except ResponseError:
+            if not opened.set_aside({DEPLOYED: "hash"}):
+                raise
+            return None
     if values[0] is None:
         return None
     try:
         return _load({name: value.decode() for name, value in zip(_FIELDS, values, strict=True) if value})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        _log.error("deploy.unreadable", error=str(error), remedy="run `lastacross deploy`")
+        global _unreadable
+        if values != _unreadable:  # a scheduler reads it every second
+            _unreadable = values
+            _log.error("deploy.unreadable", error=str(error), remedy="run `lastacross deploy`")
         return None
 
 
@@ -101,7 +111,7 @@ def _load(fields: Mapping[str, str]) -> Deployment:
             services=[str(name) for name in queues["services"]],
             backends=[str(name) for name in queues["backends"]],
         ),
-        dispatch=rules_of(fields.get("dispatch", "[]").encode()) or (),
+        dispatch=rules_of(fields["dispatch"].encode()) or () if "dispatch" in fields else None,
         cron=cron,
         at=float(fields.get("at", "0")),
         by=fields.get("by", ""),
@@ -119,8 +129,18 @@ def rules_of(text: bytes | None) -> tuple[DispatchRule, ...] | None:
         return None
 
 
-def write(opened: Store, deployment: Deployment) -> None:
-    """Replace the last deployment. Without jobs, those of the last one are forgotten.
+# The cause of a start in a folder without a queue.yaml; the first folder that has one replaces it.
+DEFAULT = "default"
+# The fields that a folder without a queue.yaml leaves as they are.
+OF_QUEUES = frozenset({"digest", "queues", "dispatch"})
+
+
+def write(
+    opened: Store, deployment: Deployment, *, is_first: bool = False, keeps: frozenset[str] = frozenset()
+) -> bool:
+    """Replace the last deployment, except for the fields in ``keeps``; returns whether it was replaced.
+
+    With ``is_first``, a deployment that another process has made meanwhile stays.
 
     Raises:
         TransientError: Redis is unavailable.
@@ -131,23 +151,36 @@ def write(opened: Store, deployment: Deployment) -> None:
         "services": list(upload.services),
         "backends": list(upload.backends),
     }
-    rules = [[rule.host, rule.path, rule.service] for rule in deployment.dispatch]
     fields = {
         "digest": upload.digest,
         "queues": json.dumps(queues),
-        "dispatch": json.dumps(rules),
         "at": f"{deployment.at:.6f}",
         "by": deployment.by,
         "cause": deployment.cause,
     }
     if deployment.cron is not None:
         fields["cron"] = deployment.cron
+    if deployment.dispatch is not None:
+        rules = [[rule.host, rule.path, rule.service] for rule in deployment.dispatch]
+        fields["dispatch"] = json.dumps(rules)
+    absent = {"cron", "dispatch"} - fields.keys() - keeps
     with transient_errors(), opened.redis.pipeline(transaction=True) as pipeline:
-        pipeline.hset(DEPLOYED, mapping=cast("dict[Any, Any]", fields))
-        if deployment.cron is None:
-            pipeline.hdel(DEPLOYED, "cron")
+        if is_first:
+            pipeline.watch(DEPLOYED)
+            last = read(opened)
+            if last is not None and last.cause != DEFAULT:
+                return False
+            pipeline.multi()
+        new = {name: text for name, text in fields.items() if name not in keeps}
+        pipeline.hset(DEPLOYED, mapping=cast("dict[Any, Any]", new))
+        if absent:
+            pipeline.hdel(DEPLOYED, *sorted(absent))
         pipeline.hincrby(DEPLOYED, "version", 1)
-        pipeline.execute()
+        try:
+            pipeline.execute()
+        except WatchError:
+            return False
+    return True
 
 
 def keep_jobs(opened: Store, cron: str) -> str:
@@ -181,10 +214,16 @@ def read_stamps(opened: Store) -> Stamps:
     Raises:
         TransientError: Redis is unavailable.
     """
-    with transient_errors(), opened.redis.pipeline(transaction=False) as pipeline:
-        pipeline.hget(UPLOAD, "digest")
-        pipeline.hmget(DEPLOYED, ("digest", "version"))
-        uploaded, (deployed, version) = pipeline.execute()
+    try:
+        with transient_errors(), opened.redis.pipeline(transaction=False) as pipeline:
+            pipeline.hget(UPLOAD, "digest")
+            pipeline.hmget(DEPLOYED, ("digest", "version"))
+            uploaded, (deployed, version) = pipeline.execute()
+    except ResponseError:
+        # Another program wrote to these keys. The next check finds that they are missing.
+        if not opened.set_aside({UPLOAD: "hash", DEPLOYED: "hash"}):
+            raise
+        return read_stamps(opened)
     return Stamps(*(None if value is None else value.decode() for value in (uploaded, deployed, version)))
 
 

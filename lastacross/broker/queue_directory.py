@@ -86,7 +86,9 @@ def upload_if_changed(opened: Store, configuration: Config) -> bool:
     """
     with transient_errors():
         last = opened.redis.hget(UPLOAD, "digest")
-    if last == _digest(configuration).encode() or (last is not None and not configuration.has_queue_file):
+        rules = deployments.rules_of(cast("bytes | None", opened.redis.hget(DEPLOYED, "dispatch")))
+    is_same = last == _digest(configuration).encode() and rules == configuration.dispatch
+    if is_same or (last is not None and not configuration.has_queue_file):
         return False
     upload(opened, configuration, cause="start" if last is None else "dev")
     return True
@@ -99,10 +101,17 @@ def upload_if_missing(opened: Store, read: Callable[[], Config] = config.current
         Whether it uploaded.
     """
     with transient_errors():
-        if opened.redis.exists(UPLOAD):
+        is_there = bool(opened.redis.exists(UPLOAD))
+        if is_there and opened.redis.hget(DEPLOYED, "cause") != deployments.DEFAULT.encode():
             return False
-    restore(opened, read)
-    return True
+    if not is_there:
+        restore(opened, read)
+        return True
+    # A folder without a queue.yaml was first, such as another service's.
+    configuration = read()
+    if configuration.has_queue_file:
+        upload(opened, configuration)
+    return configuration.has_queue_file
 
 
 def upload(opened: Store, configuration: Config, *, cause: str = "start") -> None:
@@ -114,7 +123,9 @@ def upload(opened: Store, configuration: Config, *, cause: str = "start") -> Non
     deploy(opened, configuration, cron=None, cause=cause)
 
 
-def deploy(opened: Store, configuration: Config, *, cron: str | None, cause: str) -> Deployment:
+def deploy(
+    opened: Store, configuration: Config, *, cron: str | None, cause: str, keeps_cron: bool = False
+) -> Deployment:
     """Make a folder's files the ones in effect on all machines.
 
     A folder without a queue.yaml, such as another service's folder, leaves the deployed queues, backends and
@@ -129,13 +140,25 @@ def deploy(opened: Store, configuration: Config, *, cron: str | None, cause: str
     Raises:
         TransientError: Redis is unavailable.
     """
-    last = None if configuration.has_queue_file else deployments.read(opened)
+    keeps = frozenset({"cron"}) if keeps_cron else frozenset()
+    last = None
+    if not configuration.has_queue_file:
+        last = deployments.read(opened)
+        if last is not None:
+            keeps |= deployments.OF_QUEUES
+        else:
+            last = _in_effect(opened)  # the former release, or a newer one, has uploaded it
     if last is None:
-        last = Deployment(upload_of(configuration), configuration.dispatch)
+        rules = configuration.dispatch if configuration.has_queue_file else None
+        last = Deployment(upload_of(configuration), rules)
+        if cause == "start" and not configuration.has_queue_file:
+            cause = deployments.DEFAULT
     new = dataclasses.replace(last, cron=cron, at=opened.now(), by=_own_name(), cause=cause)
     # Written first, so that a deployment that is interrupted here is completed by any scheduler.
-    deployments.write(opened, new)
-    _send(opened, new.upload)
+    is_first = cause in ("start", deployments.DEFAULT)
+    if not deployments.write(opened, new, is_first=is_first, keeps=keeps) or keeps:
+        new = deployments.read(opened) or new
+    _send(opened, new.upload if not is_first else deployments.without_resuming(new.upload))
     return new
 
 
@@ -153,11 +176,18 @@ def restore(opened: Store, read: Callable[[], Config]) -> None:
 
 
 def take_over(opened: Store) -> None:
-    """Take what an earlier release has uploaded as the last deployment.
+    """Take what an earlier release has uploaded as the last deployment, unless there is one by now.
 
     Raises:
         TransientError: Redis is unavailable.
     """
+    found = _in_effect(opened)
+    if found is not None:
+        deployments.write(opened, found, is_first=True)
+
+
+def _in_effect(opened: Store) -> Deployment | None:
+    """What is uploaded, whoever uploaded it; None if nothing is."""
     with transient_errors():
         digest, at, backends = cast(
             "list[bytes | None]", opened.redis.hmget(UPLOAD, ("digest", "uploaded_at", "backends"))
@@ -166,16 +196,22 @@ def take_over(opened: Store) -> None:
         services = sorted(_texts(opened.redis.smembers(SERVICES)))
         found = {name: cast("dict[bytes, bytes]", opened.redis.hgetall(settings_key(name))) for name in names}
     if digest is None:
-        return
+        return None
     groups = {DEFAULT_SERVICE, *services}
-    queues = {
-        name: {key.decode(): value.decode() for key, value in fields.items() if key not in _OF_SCRIPTS}
-        for name, fields in found.items()
-        if fields.get(b"is_disabled") != b"1" and b"is_own" not in fields and _problem(fields, groups) is None
-    }
+    own = config.current()
+    queues = {}
+    for name, fields in found.items():
+        if fields.get(b"is_disabled") == b"1" or b"is_own" in fields:
+            continue
+        if _problem(fields, groups) is None:
+            queues[name] = {
+                key.decode(): value.decode() for key, value in fields.items() if key not in _OF_SCRIPTS
+            }
+        elif name in own.queues:  # damaged
+            queues[name] = _fields(own.queues[name], own)
     upload = Upload(digest.decode(), queues, services, (backends or b"").decode().split())
-    rules = config.current().dispatch
-    deployments.write(opened, Deployment(upload, rules, None, float(at or 0), "", "start"))
+    rules = own.dispatch if own.has_queue_file else None
+    return Deployment(upload, rules, None, float(at or 0), "", "start")
 
 
 # The fields of a queue's settings that the scripts add.

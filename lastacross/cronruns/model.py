@@ -247,19 +247,22 @@ def resume(opened: Store, job: str, at: float) -> None:
     Raises:
         StoreUnavailableError: Redis does not answer.
     """
+    # First, so that no scheduler sets the job aside after its next time is known.
+    pauses.end(opened, job)
     with datastore.session() as session:
         row = session.get(CronJob, job)
         if row is not None and (row.next_at is None or row.next_at <= at):
             schedule = parse_schedule(row.schedule, row.timezone)
             if schedule.is_fixed or row.run_id is None:
                 row.next_at = next_after(schedule, at)
-    pauses.end(opened, job)
 
 
-def hold(job: DueJob) -> None:
-    """Let a paused job that is due wait until it is resumed."""
+def hold(opened: Store, job: DueJob) -> None:
+    """Let a paused job that is due wait until it is resumed, unless it was resumed just now."""
     with datastore.session() as session:
         _move_on(session, job, None)
+        if job.name not in pauses.names(opened):
+            session.rollback()
 
 
 # --- ending -------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from typing import cast
 
-from lastacross.store import PAUSED_JOBS, Store, translated_errors
+from lastacross.store import PAUSED_JOBS, ResponseError, Store, translated_errors
 
 
 def names(opened: Store) -> frozenset[str]:
@@ -12,7 +12,12 @@ def names(opened: Store) -> frozenset[str]:
         StoreUnavailableError: Redis does not answer.
     """
     with translated_errors():
-        found = cast("set[bytes]", opened.redis.smembers(PAUSED_JOBS))
+        try:
+            found = cast("set[bytes]", opened.redis.smembers(PAUSED_JOBS))
+        except ResponseError:
+            if not opened.set_aside({PAUSED_JOBS: "set"}):
+                raise
+            return frozenset()
     return frozenset(name.decode("utf-8", "replace") for name in found)
 
 

@@ -1,5 +1,6 @@
 """The scheduler's work for cron at each tick; any number of schedulers may run it."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 from lastacross import config, logs, store
@@ -38,6 +39,7 @@ class Ticker:
         self._check_at = float("-inf")
         self._gone_since: dict[str, float] = {}
         self._unreadable: dict[str, str] = {}
+        self._paused: frozenset[str] = frozenset()
 
     def act(self, now: float) -> int:
         """Start the due jobs and return how many were started.
@@ -64,11 +66,14 @@ class Ticker:
 
     def _take_due(self, now: float) -> int:
         jobs = model.due(now)
-        paused = pauses.names(store.current()) if jobs else frozenset()
-        for job in jobs:
-            if job.name in paused:
-                model.hold(job)
-        return sum(self._take(job, now) for job in jobs if job.name not in paused)
+        if jobs:
+            # While Redis is unavailable, those that were paused before stay paused.
+            with contextlib.suppress(StoreUnavailableError):
+                self._paused = pauses.names(store.current())
+                for job in jobs:
+                    if job.name in self._paused:
+                        model.hold(store.current(), job)
+        return sum(self._take(job, now) for job in jobs if job.name not in self._paused)
 
     def _take(self, job: model.DueJob, now: float) -> bool:
         try:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lastacross import datastore, store
-from lastacross.broker import Broker, Deployment, deployments, queue_directory
+from lastacross.broker import Broker, Deployment, Listing, queue_directory
 from lastacross.config import CRON_QUEUE, Config
 from lastacross.cronruns import entries, model
 from lastacross.errors import DatastoreError
@@ -55,14 +55,15 @@ def harm_of(configuration: Config) -> Harm:
 def _emptied_queues(configuration: Config) -> dict[str, int]:
     if not configuration.has_queue_file:
         return {}
-    broker = Broker(store.current())
+    broker, listing = Broker(store.current()), Listing(store.current())
     directory = queue_directory.current()
     directory.refresh(is_urgent=True)
     found = {}
     for name, queue in sorted(directory.all().items()):
         if queue.is_disabled or name in configuration.queues or name == CRON_QUEUE:
             continue
-        tasks = broker.read_statistics(name).tasks
+        # The completion tasks of its batches wait as well.
+        tasks = broker.read_statistics(name).tasks + listing.count([name])[name]["waiting"]
         if tasks:
             found[name] = tasks
     return found
@@ -93,11 +94,10 @@ def deploy(configuration: Config) -> Deployed:
     opened = store.current()
     done = datastore.upgrade(configuration.settings.database_url, configuration.root)
     files = tuple(different_files(opened, configuration))
-    last = deployments.read(opened)
-    cron = None if last is None else last.cron
-    if configuration.has_cron_file:
-        cron = entries.dump_all(configuration.cron)
-    deployment = queue_directory.deploy(opened, configuration, cron=cron, cause="deploy")
+    cron = entries.dump_all(configuration.cron) if configuration.has_cron_file else None
+    deployment = queue_directory.deploy(
+        opened, configuration, cron=cron, cause="deploy", keeps_cron=cron is None
+    )
     if configuration.has_cron_file:
         # Another process that deploys at the same time makes this fail, and then it must be repeated.
         while not model.deploy(configuration.cron, opened.now()):

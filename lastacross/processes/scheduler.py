@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from lastacross import config, datastore, logs, store
-from lastacross.broker import deployments, queue_directory
+from lastacross.broker import Deployment, deployments, queue_directory
 from lastacross.clock import SYSTEM, Clock
 from lastacross.config import Config, CronEntry
 from lastacross.cronruns import entries, model, ticking
@@ -36,6 +36,8 @@ log = logs.get("lastacross.scheduler")
 TICK_SECONDS = 0.5
 # How often the datastore's jobs are compared with the deployed ones.
 COMPARE_SECONDS = 1.0
+# How long one step may wait for a silent Redis.
+MAX_STEP_SECONDS = 20.0
 
 Stamp = tuple[tuple[str, int, int], ...]
 
@@ -155,6 +157,7 @@ class DeployedCron:
         self._version: str | None = None
         self._is_known = False
         self._compare_at = float("-inf")
+        self._unusable: str | None = None
 
     def read(self) -> tuple[CronEntry, ...] | None:
         """The jobs to write to the datastore; None if it has them.
@@ -164,32 +167,45 @@ class DeployedCron:
             DatastoreError: the datastore does not answer.
         """
         opened = store.current()
-        stamps = deployments.read_stamps(opened)
+        try:
+            stamps = deployments.read_stamps(opened)
+        except StoreUnavailableError:
+            if not self._is_known:
+                raise
+            return None  # due jobs start anyway, because the outbox keeps their tasks
         now = self._clock.monotonic()
         is_new = not self._is_known or stamps.version != self._version
         if not is_new and now < self._compare_at:
             return None
         self._compare_at = now + COMPARE_SECONDS
         jobs = model.jobs()
-        deployed = self._deployed(opened, jobs)
+        last = deployments.read(opened)
+        # An emptied Redis has forgotten the pauses, so jobs that were held must get their next times.
+        is_new = is_new or last is None or last.cron is None
+        deployed = self._deployed(opened, last, jobs)
         if self._differences is not None:
             self._differences.warn(opened)
             self._differences = None
-        self._is_known, self._version = True, stamps.version
-        if deployed is None or (not is_new and _are_equal(jobs, deployed)):
+        if deployed is None:
             return None
-        return deployed
+        self._is_known, self._version = True, stamps.version
+        return None if not is_new and _are_equal(jobs, deployed) else deployed
 
-    def _deployed(self, opened: Store, jobs: Sequence[CronJob]) -> tuple[CronEntry, ...] | None:
-        deployed = deployments.read(opened)
+    def _deployed(
+        self, opened: Store, deployed: Deployment | None, jobs: Sequence[CronJob]
+    ) -> tuple[CronEntry, ...] | None:
         text = None if deployed is None else deployed.cron
         if text is None:
             there = _readable(jobs)
+            if not there and not self._configuration.has_cron_file:
+                return None  # another folder has the file
             text = deployments.keep_jobs(opened, entries.dump_all(there or self._configuration.cron))
         try:
             return entries.load_all(text)
         except UnreadableJobError as error:
-            log.error("cron.unusable", error=str(error), until_then="the jobs stay as they were")
+            if text != self._unusable:
+                self._unusable = text
+                log.error("cron.unusable", error=str(error), until_then="the jobs stay as they were")
             return None
 
 
@@ -259,10 +275,11 @@ def _logged(event: str, act: Callable[[float], int]) -> Callable[[float], None]:
     return act_and_log
 
 
-def tick(steps: Sequence[Step], clock: Clock = SYSTEM) -> None:
-    """Run the due steps; never raises a step's exceptions."""
+def tick(steps: Sequence[Step], clock: Clock = SYSTEM, note_turn: Callable[[], None] = lambda: None) -> None:
+    """Run the due steps; never raises a step's exceptions. ``note_turn`` is called after each step."""
     for step in steps:
         step.run_if_due(clock)
+        note_turn()
 
 
 class Health:
@@ -273,7 +290,7 @@ class Health:
     """
 
     def __init__(self, settings: config.Settings) -> None:
-        self._lease_seconds = settings.lease_seconds
+        self._turn_seconds = max(settings.lease_seconds, 2 * MAX_STEP_SECONDS)
         self._store = store.Store(settings.redis_url, patience_seconds=store.PATIENCE_SECONDS)
         self._ticked_at: float | None = None
 
@@ -284,7 +301,7 @@ class Health:
     def problem(self) -> str | None:
         """The reason why the main loop does not turn; a scheduler that is starting is healthy."""
         since = 0.0 if self._ticked_at is None else SYSTEM.monotonic() - self._ticked_at
-        return f"its main loop has not turned for {since:.0f} s" if since > self._lease_seconds else None
+        return f"its main loop has not turned for {since:.0f} s" if since > self._turn_seconds else None
 
     def unreadiness(self) -> str | None:
         """The reason why no job would run: Redis or the database is unavailable."""
@@ -328,8 +345,7 @@ def run(configuration: Config, health_at: Address | None = None) -> int:
     all_steps = steps(configuration, dict(os.environ))
     probes.start()
     while not stopping.wait(TICK_SECONDS):
-        tick(all_steps)
-        health.note_tick()
+        tick(all_steps, note_turn=health.note_tick)
     probes.close()
     datastore.dispose()
     return 0

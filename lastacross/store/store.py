@@ -57,6 +57,8 @@ _DRIVER = DriverInfo() if DriverInfo is not None else None
 NoScriptError = redis.exceptions.NoScriptError
 ResponseError = redis.ResponseError
 NoPermissionError = redis.exceptions.NoPermissionError
+# A transaction whose watched key has changed.
+WatchError = redis.WatchError
 
 
 _LOST = (

@@ -112,7 +112,7 @@ def test_it_migrates_and_puts_all_files_into_effect(
     assert jobs_of(loaded) == {"/load": "every day 02:30", "/tick": "every 5 mins"}
     found = deployments.read(opened)
     assert found is not None
-    assert (found.cause, [rule.service for rule in found.dispatch]) == ("deploy", ["counter"])
+    assert (found.cause, [rule.service for rule in found.dispatch or ()]) == ("deploy", ["counter"])
     assert "@" in found.by
 
 
