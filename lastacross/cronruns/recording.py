@@ -25,7 +25,8 @@ def note(task: Leased, at: float, state: str, *, status: int | None = None, reas
     """
     if task.queue != CRON_QUEUE:
         return
-    error = reason[:MAX_ERROR_CHARACTERS].replace("\0", "�")
+    # No database takes a lone surrogate, which an exception may quote.
+    error = reason[:MAX_ERROR_CHARACTERS].replace("\0", "�").encode("utf-8", "replace").decode()
     try:
         attempts = task.failures + task.lost + 1
         started_at = task.first_try_at

@@ -169,6 +169,17 @@ def test_without_retry_parameters_a_run_that_failed_is_not_repeated(lab: CronLab
     assert lab.next_at() == "2027-03-01 10:10:00"
 
 
+def test_a_run_whose_error_quotes_a_lone_surrogate_has_failed(lab: CronLab) -> None:
+    """No database takes one, and a run that is not noted would be taken for lost."""
+    scheduler = File(job("every 5 mins")).scheduler()
+    lab.tick_at(scheduler, "2027-03-01 10:00:00", "2027-03-01 10:05:00")
+
+    lab.settle(lab.lease()[0], 500, "no \ud800")
+
+    [run] = lab.runs()
+    assert (run.state, run.error) == ("failed", "no ?")
+
+
 def test_a_run_that_is_repeated_ends_with_its_last_attempt(lab: CronLab) -> None:
     retry = RetryParameters(1, None, 5.0, 3600.0, 5)
     scheduler = File(job("every 1 minutes synchronized", retry=retry)).scheduler()
