@@ -117,6 +117,7 @@ def test_changes_of_accounts_for_programs(command: Command, monkeypatch: pytest.
         ("anna", "short\n", "needs at least 12"),
         ("anna", "", "there is no password on standard input"),
         ("an na", f"{PASSWORD}\n", "cannot be a name"),
+        ("administrator", f"{PASSWORD}\n", "stands for whoever used a link"),
     ],
 )
 def test_a_bad_name_or_password_is_one_line_on_standard_error(

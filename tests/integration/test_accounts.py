@@ -86,6 +86,13 @@ def test_a_name_that_could_be_mistaken_for_another_is_refused(name: str) -> None
     assert accounts.find(name) is None
 
 
+@pytest.mark.parametrize("name", ["administrator", " Administrator "])
+def test_the_name_of_whoever_used_a_link_is_refused(name: str) -> None:
+    with pytest.raises(AccountError, match="'administrator' stands for whoever used a link"):
+        accounts.set_password(name, PASSWORD)
+    assert not accounts.has_any()
+
+
 def test_a_damaged_hash_lets_nobody_in() -> None:
     assert not accounts.is_password("damaged", PASSWORD)
     assert not accounts.is_password("$argon2id$v=19$m=19456,t=2,p=1$AAAA$BBBB", PASSWORD)

@@ -10,16 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import event, insert
 
 from lastacross import audit, config, datastore, store, taskqueue, webapp
 from lastacross import console as console_room
 from lastacross.accounts import Person
-from lastacross.broker import STATUS_FIELD, Broker, FailedAttempt, Listing, WorkerStatus, queue_directory
+from lastacross.broker import (
+    STATUS_FIELD,
+    Broker,
+    Control,
+    FailedAttempt,
+    Listing,
+    WorkerStatus,
+    queue_directory,
+)
 from lastacross.config import CRON_QUEUE
 from lastacross.console.app import ROUTES
 from lastacross.cronruns import model
-from lastacross.datastore import OutboxRow
+from lastacross.datastore import CronRun, OutboxRow
 from lastacross.store import Store
 from lastacross.store.store import SAME_WAIT_SECONDS
 from lastacross.taskqueue import Batch, Queue, Task
@@ -247,6 +255,19 @@ def test_a_body_is_decoded_by_what_it_is(admin: Visitor, payload: str | bytes, k
     assert shown in facts["body"]["text"]
 
 
+def test_a_lone_surrogate_is_shown_as_an_escape(admin: Visitor, clock: StoppedClock) -> None:
+    """It is valid JSON, but no page can contain it."""
+    Queue("mail").add(Task('{"a": "\\ud800"}', name="t", url="/send"))
+    last = ("no \ud800", "mail_t", clock.now())
+    status = WorkerStatus("2.0", 8, 0, 0, (), 1, ("default",), False, *last)
+    register_worker("lastacross-a", status, clock.now())
+
+    assert r'"a": "\ud800"' in admin.json("tasks/mail/t")["body"]["text"]
+    assert r"\ud800" in admin.get("tasks/mail/t").html.find("section", attrs={"aria-labelledby": "body"}).text
+    assert admin.json("workers")["workers"][0]["last_error"] == "no ?"
+    assert "no ?" in admin.get("workers").text
+
+
 def test_a_pickle_is_never_loaded(admin: Visitor) -> None:
     class Trap:
         def __reduce__(self) -> tuple[Any, ...]:
@@ -295,6 +316,49 @@ def test_a_copy_runs_with_an_edited_body(admin: Visitor) -> None:
     assert ("X-Kept", "yes") in copy.headers
 
 
+def test_the_same_form_sent_twice_makes_one_copy(admin: Visitor) -> None:
+    Queue("mail").add(Task(url="/send", name="t"))
+    form = admin.get("tasks/mail/t/again").forms[1]
+
+    assert form.submit().status_int == 303
+    assert "already has a task named" in form.submit(status=409).text
+    assert len(list(Listing(store.current()).tasks("mail"))) == 2
+    assert [entry.action for entry in audit.read(store.current()).entries] == ["task.copy"]
+
+    admin.act("tasks/mail/t/again")
+    assert len(list(Listing(store.current()).tasks("mail"))) == 3, "another form makes another copy"
+
+
+def test_a_draining_queue_refuses_a_copy_with_its_own_words(admin: Visitor) -> None:
+    Queue("mail").add(Task(url="/send", name="t"))
+    form = admin.get("tasks/mail/t/again").forms[1]
+    Queue("mail").drain()
+
+    page = form.submit(status=409)
+
+    assert "Queue &#39;mail&#39; is draining" in page.text
+    assert "Redis is unavailable" not in page.text
+    assert len(list(Listing(store.current()).tasks("mail"))) == 1
+    assert audit.read(store.current()).entries == ()
+
+
+def test_an_action_that_an_outage_interrupts_is_in_the_audit_log(
+    admin: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some of its steps may have been taken."""
+
+    def interrupted(*_given: object) -> int:
+        raise taskqueue.TransientError("Redis is unavailable: timeout")
+
+    form = admin.get("queues/mail/purge").forms[1]
+    monkeypatch.setattr(Broker, "purge", interrupted)
+
+    assert form.submit(status=503).html.h1.text == "Redis is unavailable"
+    [entry] = audit.read(store.current()).entries
+    assert (entry.name, entry.action, entry.ids) == ("administrator", "queue.purge.interrupted", ("mail",))
+    assert entry.address == console.ADDRESS
+
+
 # --- the others ---------------------------------------------------------------------------
 
 
@@ -311,6 +375,34 @@ def test_a_cron_job_is_told_in_plain_words_with_its_next_runs(admin: Visitor) ->
     assert admin.act(f"cron/{job['name']}/run").startswith(f"Job {job['name']} was started as task")
     assert admin.json("cron")["jobs"][0]["is_running"]
     assert admin.get("cron/nobody/run", 404)
+
+
+def test_each_deployed_job_has_its_newest_runs(admin: Visitor) -> None:
+    """They are read without a look at the others."""
+    model.deploy(config.current().cron, store.current().now())
+    [job] = model.jobs()
+    facts = {"cause": "hand", "state": "done", "created_at": 1.0}
+    rows = [
+        {**facts, "job": name, "task_name": f"{name}-{number}", "due_at": float(number)}
+        for name in (job.name, "removed")
+        for number in range(2000)
+    ]
+    with datastore.session() as session:
+        session.execute(insert(CronRun), rows)
+    steps: list[int] = []
+
+    def count(_connection: Any, cursor: Any, *_given: Any) -> None:
+        cursor.connection.set_progress_handler(lambda: steps.append(100), 100)
+
+    event.listen(datastore.engine(), "before_cursor_execute", count)
+    try:
+        found = model.latest_runs(3)
+    finally:
+        event.remove(datastore.engine(), "before_cursor_execute", count)
+
+    assert list(found) == [job.name]
+    assert [run.due_at for run in found[job.name]] == [1999.0, 1998.0, 1997.0]
+    assert sum(steps) < 2000, "SQLite's steps"
 
 
 def test_secrets_are_masked(admin: Visitor) -> None:
@@ -496,6 +588,38 @@ def test_a_group_is_deleted_and_a_stopped_deletion_stops(admin: Visitor, clock: 
 
     assert admin.json("dead")["groups"] == []
     assert "No dead letters." in admin.get("dead").text
+
+
+def test_a_bulk_action_whose_task_is_gone_is_lost(admin: Visitor, clock: StoppedClock) -> None:
+    Queue("mail").add(Task(url="/send"))
+    die("mail")
+    clock.advance(1)
+    [group] = admin.json("dead")["groups"]
+    page = admin.client.get(f"/_ah/admin/dead/{group['id']}/retry").forms[1].submit().follow()
+    bulk = page.request.path.removeprefix("/_ah/admin/")
+    assert admin.json(bulk)["state"] == "running"
+
+    [task] = Listing(store.current()).tasks(CRON_QUEUE)
+    assert Broker(store.current()).delete([f"{CRON_QUEUE}_{task.name}"]) == [True]
+
+    assert admin.json(bulk)["state"] == "lost"
+    assert "Its task is gone" in admin.get(bulk).text
+
+
+def test_a_bulk_action_is_refused_while_its_queue_is_draining(admin: Visitor, clock: StoppedClock) -> None:
+    Queue("mail").add(Task(url="/send"))
+    die("mail")
+    clock.advance(1)
+    [group] = admin.json("dead")["groups"]
+    queue_directory.keep_cron_queue(store.current(), config.current())
+    Control(store.current()).drain(CRON_QUEUE, True)
+    clock.advance(2)
+
+    page = admin.get(f"dead/{group['id']}/retry").forms[1].submit(status=409)
+
+    assert f"Queue &#39;{CRON_QUEUE}&#39; is draining" in page.text
+    assert "Redis is unavailable" not in page.text
+    assert audit.read(store.current()).entries == ()
 
 
 def test_only_a_task_may_carry_out_a_bulk_action(admin: Visitor) -> None:

@@ -1,6 +1,6 @@
 """What the console's pages cost on a busy site: round trips to Redis, and processor time.
 
-The site has 100,000 waiting tasks, 10,000 dead letters, 200 queues and 1,000 batches.
+The site has 100,000 waiting tasks, 10,000 dead letters, 200 queues, 1,000 batches and a full audit log.
 """
 
 import resource
@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from redis.connection import AbstractConnection
 
-from lastacross import config, datastore, metrics, store
+from lastacross import audit, config, datastore, metrics, store
+from lastacross.accounts import Person
 from lastacross.broker import Broker, DeadGroups, NewTask, queue_directory, record
 from lastacross.store import Store
 from lastacross.taskqueue import Batch, Task
@@ -36,6 +37,7 @@ PAGES = (
         "handlers?window=24h",
         "configuration",
         "audit",
+        "audit?name=nobody",
     ),
 )
 
@@ -88,6 +90,13 @@ def _fill(opened: Store) -> None:
     recorder = metrics.Recorder(opened)
     recorder.record([(f"q{place}", f"/handler/{place}", "done", 0.01, 0.1) for place in range(QUEUES)])
     recorder.flush()
+    audit.record(opened, Person("anna", "admin", "password"), "queue.pause", ["q7"])
+    newest: Any = opened.redis.xrange(store.AUDIT)
+    [(_, fields)] = newest
+    with opened.redis.pipeline(transaction=False) as pipe:
+        for _ in range(audit.MAX_ENTRIES - 1):
+            pipe.xadd(store.AUDIT, fields)
+        pipe.execute()
 
 
 def _lease(broker: Broker, number: int) -> Any:

@@ -1,12 +1,14 @@
 """A draining queue delivers its tasks and their retries, and refuses new ones."""
 
 import pytest
+from webob import Request
 
-from lastacross import config, datastore, store, taskqueue
+from lastacross import config, datastore, store, taskqueue, webapp
 from lastacross.broker import Control, queue_directory
 from lastacross.errors import TransientError
 from lastacross.store import Store
 from lastacross.taskqueue import Batch, Queue, Task
+from lastacross.webapp import Environ, Start
 from tests.support import databases
 from tests.support.clock import StoppedClock
 from tests.support.scripts import Scripts
@@ -30,6 +32,23 @@ def test_add_raises_a_transient_error_that_says_so(drained: Scripts) -> None:
 
     assert drained.ready() == ["default_a"]
     assert Queue("other").add(Task(url="/b")).was_enqueued
+
+
+def test_a_request_that_adds_a_task_is_answered_503_with_the_reason(
+    drained: Scripts, configuration: config.Config
+) -> None:
+    def adding(environ: Environ, start_response: Start) -> list[bytes]:
+        taskqueue.add(url="/b")
+        raise AssertionError("the task was added")
+
+    application = webapp.outside(configuration, lambda _name: adding, {})
+
+    answer = Request.blank("/", base_url="http://localhost").get_response(application)
+
+    assert (answer.status_int, answer.headers["Retry-After"]) == (503, "5")
+    assert "New work is not accepted at the moment. Please try again in a few seconds." in answer.text
+    assert "Redis" not in answer.text
+    assert drained.ready() == ["default_a"]
 
 
 def test_a_pull_queue_can_drain(drained: Scripts) -> None:

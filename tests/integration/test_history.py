@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from lastacross import store, taskqueue
-from lastacross.broker import Broker, FailedAttempt, History, Leased
+from lastacross.broker import Broker, FailedAttempt, History, Leased, Listing
 from lastacross.broker.history import load
 from lastacross.taskqueue import Batch, Queue, Task
 from lastacross.worker.delivery import Outcome
@@ -60,6 +60,15 @@ def bench(scripts: Scripts) -> Bench:
     upload(scripts.store)
     taskqueue.add(url="/a", name="a")
     return Bench(scripts)
+
+
+def test_a_reason_with_a_lone_surrogate_is_recorded(bench: Bench) -> None:
+    """An exception may quote one, which UTF-8 cannot hold."""
+    bench.end(500, "no \ud800")
+    bench.end(500, "no \ud800", is_final=True)
+
+    [task] = Listing(bench.scripts.store).tasks("default")
+    assert (task.state, task.error) == ("dead", "no ?")
 
 
 def test_each_failed_attempt_is_kept(bench: Bench) -> None:

@@ -200,6 +200,22 @@ def test_two_checks_run_at_a_time_and_others_are_told_to_come_back(
     assert most == [2]
 
 
+def test_a_wrong_password_is_told_to_whoever_is_signed_in_already(site: web.Site, checked: list[str]) -> None:
+    """Otherwise the person would go on as Ben and think to be Anna."""
+    own = {"HTTP_COOKIE": session_of(send(site, "ben", PASSWORD))}
+    assert "You are signed in" in site.get("/_ah/signin", **own).text
+
+    answers = [send(site, "anna", "guess", REMOTE_ADDR="203.0.113.9", **own) for _ in range(11)]
+
+    assert [answer.status_int for answer in answers] == [403] * 10 + [429]
+    assert "The name or the password is wrong." in answers[0].text
+    assert "There were too many tries." in answers[-1].text
+    for answer in answers:
+        assert "You are signed in" not in answer.text
+        assert 'name="password"' in answer.text
+    assert len(checked) == 11
+
+
 # --- planting and forging -----------------------------------------------------------------
 
 

@@ -38,6 +38,7 @@ handlers:
 - {url: /required.*, script: main.app, login: required}
 - {url: /required-401, script: main.app, login: required, auth_fail_action: unauthorized}
 - {url: /admin, script: main.app, login: admin}
+- {url: /_ah/admin/own, script: main.app}
 - {url: /.*, script: main.app}
 """
 FORM = {"CONTENT_TYPE": "application/x-www-form-urlencoded"}
@@ -365,6 +366,18 @@ EXPECTED = {
 def test_each_role_is_admitted_as_the_handler_declares(site: web.Site, path: str) -> None:
     cookies = ("", session_of(site, "ben"), session_of(site))
     assert tuple(site.get(path, HTTP_COOKIE=cookie).status_int for cookie in cookies) == EXPECTED[path]
+
+
+def test_a_page_of_app_yaml_below_the_console_is_the_administrators(site: web.Site) -> None:
+    answers = {
+        name: site.get("/_ah/admin/own", HTTP_COOKIE=session_of(site, name)) for name in ("anna", "ben")
+    }
+
+    assert answers["anna"].json == ["anna", "admin", "password"], "the application's page, not the console"
+    assert answers["ben"].status_int == 403
+    assert site.get("/_ah/admin/other", HTTP_COOKIE=session_of(site, "ben")).body == b"console"
+    assert site.get("/_ah/admin/own").status_int == 303
+    assert site.get("/_ah/admin/own", **site.administrator).status_int == 200
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
