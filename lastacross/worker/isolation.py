@@ -24,7 +24,7 @@ from lastacross import logs, tracing
 from lastacross.broker import Leased
 from lastacross.clock import SYSTEM, Clock
 from lastacross.worker.deadline import GRACE_SECONDS
-from lastacross.worker.delivery import DEFAULT_DEADLINE_SECONDS, DELIVERY_TRACE, Outcome
+from lastacross.worker.delivery import DEFAULT_DEADLINE_SECONDS, DELIVERY_TRACE, Outcome, seen
 
 READY = b"ready\n"
 # How long a process may take to exit after its answers have ended.
@@ -365,11 +365,14 @@ class FromWorker:
         """Report readiness, then deliver incoming tasks; never returns."""
         self._channel.sendall(READY)
         while True:
-            outcome = deliver(_decoded(self._tasks.get()))
+            task = _decoded(self._tasks.get())
+            outcome = deliver(task)
             if tracing.active is not None:
-                # The task has ended, so an exporter's error must not look like a crash.
-                with contextlib.suppress(Exception):
+                try:
                     tracing.active.flush()
+                except Exception:
+                    # The task has ended, so an exporter's error must not look like a crash.
+                    _log.exception("trace.failed", **seen(task))
             # The process may be killed as soon as it has answered.
             sys.stdout.flush()
             answer = json.dumps([outcome.status, outcome.reason, outcome.is_final, outcome.handler])
