@@ -83,14 +83,6 @@ class BatchReader(Steps):
         """The batch with this id; None if it does not exist."""
         return self._summaries([batch_id])[0]
 
-    def children(self, batch_id: str, first: int = 0, limit: int = MAX_PAGE) -> list[BatchSummary]:
-        """A page of the batches that this batch's members have opened, in two round trips."""
-        most = min(limit, MAX_PAGE)
-        with transient_errors():
-            raw: Any = self.store.redis.zrange(child_batches_key(batch_id), first, first + most - 1)
-        found = self._summaries([_text(each) for each in raw])
-        return [batch for batch in found if batch is not None]
-
     def tree(self, batch_id: str) -> BatchNode | None:
         """The batch with its children, at most 200 batches and five levels, in two round trips per level."""
         batch = self.find(batch_id)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from lastacross import store
+from lastacross.broker.queue_facts import tokens_in
 from lastacross.broker.readable import MAX_INSTANT
 from lastacross.broker.record import body_of, split_task_id, task_id
 from lastacross.broker.states import ALL, DEAD, READY, SCHEDULED, STATE_OF_STATUS, STATES
@@ -262,11 +263,11 @@ class Listing:
         found = {}
         for queue in queues:
             rate, size = _numbers(next(answers))
-            tokens, counted_at = _numbers(next(answers))
+            bucket = next(answers)
             if rate is not None and size is not None:
-                is_counted = tokens is not None and counted_at is not None
-                refilled = tokens + max(0.0, now - counted_at) * rate if is_counted else size
-                found[queue] = min(size, max(0.0, refilled))
+                # A key of the wrong type counts as a full bucket.
+                values = bucket if isinstance(bucket, list) else (None, None)
+                found[queue] = max(0.0, tokens_in(values, rate, size, now)[0])
         return found
 
     def _lists_of(self, queues: Sequence[str]) -> dict[str, list[str]]:

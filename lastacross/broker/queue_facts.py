@@ -336,7 +336,7 @@ def _facts(name: str, values: Any, now: float, *, is_suspended: bool) -> QueueFa
     rate, bucket_size, limit, disabled, mode, group, target, retry = (_text(each or b"") for each in settings)
     number = _number(rate)
     stops = bool(paused) or disabled == "1" or is_suspended
-    tokens, token_at = _bucket(bucket, number or 0.0, _number(bucket_size) or 0.0, now)
+    tokens, token_at = tokens_in(bucket, number or 0.0, _number(bucket_size) or 0.0, now)
     return QueueFacts(
         name=name,
         mode=mode or "push",
@@ -364,7 +364,7 @@ def _facts(name: str, values: Any, now: float, *, is_suspended: bool) -> QueueFa
     )
 
 
-def _bucket(values: Any, rate: float, size: float, now: float) -> tuple[float, float | None]:
+def tokens_in(values: Any, rate: float, size: float, now: float) -> tuple[float, float | None]:
     """The tokens in a bucket, and when it will have a whole one, as lease_tasks computes them."""
     tokens, counted_at = (_number(_text(value or b"")) for value in values)
     if tokens is None or counted_at is None:
