@@ -8,6 +8,7 @@ import pytest
 from lastacross import store
 from lastacross.broker import Broker, listing
 from lastacross.store import Store, dead_key, ready_key, record_key
+from tests.support.interference import retry_before_deletions
 from tests.support.scripts import Scripts
 
 MILLION = 1_000_000
@@ -47,6 +48,18 @@ def test_all_dead_letters_are_deleted_and_the_entries_of_other_programs_stay(scr
 
     assert len(deleted) == 150
     assert scripts.redis.zcard(dead_key("default")) == 120
+
+
+def test_a_letter_that_is_retried_meanwhile_is_not_deleted(
+    scripts: Scripts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_dead(scripts.store, 3)
+    retry_before_deletions(monkeypatch, "default_0000001")
+
+    deleted = listing.delete_dead(Broker(scripts.store), "default")
+
+    assert deleted == ["default_0000000", "default_0000002"]
+    assert scripts.state("default_0000001") == "ready"
 
 
 def test_a_purge_tells_its_steps(scripts: Scripts) -> None:

@@ -10,6 +10,7 @@ from lastacross.store import Store
 from lastacross.taskqueue import Queue, Task
 from lastacross.worker.maintenance import Maintenance
 from tests.support.clock import StoppedClock
+from tests.support.interference import retry_before_deletions
 from tests.support.scripts import Scripts
 from tests.support.uploads import upload
 
@@ -70,6 +71,34 @@ def test_letters_of_all_queues_are_counted_by_handler_answer_and_reason(
         ("/report", "500", "answered 500: line # of job-# failed", 1),
     ]
     assert [each.newest_at for each in groups.all()] == [clock.now() - 5, clock.now()]
+
+
+def test_a_long_word_without_a_digit_costs_no_more_than_a_short_one(
+    groups: DeadGroups, scripts: Scripts
+) -> None:
+    microseconds = {}
+    for length in (4, 400):
+        Queue().add([Task(url="/work", name=f"t{length}-{number}") for number in range(50)])
+        leases = scripts.lease()
+        scripts.redis.config_resetstat()
+        for task, lease in leases:
+            scripts.run("dead_letter_task", scripts.now, task, lease, 500, "x" * length)
+        calls = scripts.redis.info("commandstats")
+        microseconds[length] = sum(
+            each["usec"] for name, each in calls.items() if name in ("cmdstat_evalsha", "cmdstat_fcall")
+        )
+
+    assert sorted(len(each.reason) for each in groups.all()) == [4, 200]
+    assert 0 < microseconds[400] < 10 * microseconds[4], microseconds
+
+
+def test_the_status_in_a_reason_stays(groups: DeadGroups, scripts: Scripts) -> None:
+    die(scripts, "a", "answered 404")
+    die(scripts, "b", "answered 404 after 3 redirects of a_b2c")
+
+    reasons = {each.reason for each in groups.all()}
+
+    assert reasons == {"answered 404", "answered 404 after # redirects of #"}
 
 
 def test_the_handlers_name_comes_before_the_url(groups: DeadGroups, scripts: Scripts) -> None:
@@ -276,6 +305,20 @@ def test_a_group_is_deleted(groups: DeadGroups, scripts: Scripts, clock: Stopped
 
     assert groups.delete_some(group, clock.now() + 1) == 3
     assert groups.delete_some(group, clock.now() + 1) == 0
+    assert (groups.find(group), sets(scripts.store)) == (None, {})
+
+
+def test_a_letter_that_is_retried_meanwhile_is_not_deleted_with_its_group(
+    groups: DeadGroups, scripts: Scripts, clock: StoppedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abc":
+        die(scripts, name)
+    group = only(groups)
+    retry_before_deletions(monkeypatch, "default_b")
+
+    groups.delete_some(group, clock.now() + 1)
+
+    assert [scripts.state(f"default_{name}") for name in "abc"] == ["gone", "ready", "gone"]
     assert (groups.find(group), sets(scripts.store)) == (None, {})
 
 

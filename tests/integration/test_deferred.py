@@ -396,6 +396,29 @@ def test_a_type_error_of_the_function_itself_stays_its_own() -> None:
     assert task.failure == "TypeError: unsupported operand"
 
 
+def with_session(function: Callable[..., None]) -> Callable[..., None]:
+    """A decorator whose wrapper adds an argument, while the signature shows the wrapped function's."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any) -> None:
+        function("a session", *args)
+
+    return wrapper
+
+
+@with_session
+def fail_in_session(session: str, number: int) -> None:
+    """Raise a TypeError of its own."""
+    raise TypeError(f"{session} does not support {number}")
+
+
+def test_a_type_error_of_a_decorated_function_stays_its_own() -> None:
+    status, task = delivered(deferred.serialize(fail_in_session, 7))
+
+    assert status == 500
+    assert task.failure == "TypeError: a session does not support 7"
+
+
 # --- the task -----------------------------------------------------------------------------
 
 

@@ -1,5 +1,7 @@
 """Spans of tasks: which belong to one trace, which are linked, and that nothing is loaded without them."""
 
+import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,9 +10,10 @@ from typing import Any
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from structlog.testing import capture_logs
 
 from lastacross import config, deferred, otel, taskqueue, tracing
 from lastacross.broker import Broker
@@ -21,7 +24,7 @@ from lastacross.store import Store, record_key
 from lastacross.taskqueue import Task
 from lastacross.worker import isolation
 from lastacross.worker.deadline import Deadlines
-from lastacross.worker.delivery import DELIVERY_TRACE, Delivery
+from lastacross.worker.delivery import DELIVERY_TRACE, Delivery, Outcome
 from lastacross.worker.outcomes import OutcomeRecorder
 from lastacross.worker.runners import Attempts
 from tests.support import uploads
@@ -80,6 +83,7 @@ class Worker:
         )
         retry = RetryParameters(task_retry_limit=5)
         self._recorder = OutcomeRecorder(self._broker, lambda _: retry)
+        self.outcomes: list[Outcome] = []
         seen.clear()
 
     def run(self) -> None:
@@ -91,7 +95,9 @@ class Worker:
             tasks = self._broker.lease(["default"], **request).tasks
             if not tasks:
                 return
-            self._recorder.record([self._attempts.make(task) for task in tasks])
+            made = [self._attempts.make(task) for task in tasks]
+            self.outcomes += made
+            self._recorder.record(made)
 
 
 @pytest.fixture
@@ -249,6 +255,81 @@ def test_an_isolated_attempt_belongs_to_the_workers_delivery(
 
     assert DELIVERY_TRACE not in task.fields
     assert parent_of(named(spans, "attempt ")[0]) == id_of(named(spans, "deliver ")[0])
+
+
+# --- a failing exporter -------------------------------------------------------------------
+
+
+class BrokenProcessor(SpanProcessor):
+    """Fails to export."""
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Fail when a span ends."""
+        raise RuntimeError("the collector is unavailable")
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        """Fail to export the rest."""
+        raise RuntimeError("the collector is unavailable")
+
+
+def break_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every later export fail."""
+    provider = TracerProvider()
+    provider.add_span_processor(BrokenProcessor())
+    monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+
+
+def test_an_exporters_error_leaves_the_outcome_and_is_logged(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers[:] = [200]
+    taskqueue.add(url="/a", name="a")
+    break_export(monkeypatch)
+
+    with capture_logs() as logged:
+        worker.run()
+
+    assert [(outcome.status, outcome.is_success) for outcome in worker.outcomes] == [(200, True)]
+    # One span is the attempt's, the other the delivery's.
+    failed = [(each["event"], each["task"]) for each in logged if each["log_level"] == "error"]
+    assert failed == [("trace.failed", "a")] * 2
+
+
+class LastTask:
+    """The input of an isolated process: one task, then no more."""
+
+    def __init__(self, line: bytes) -> None:
+        self._lines = [line]
+
+    def get(self) -> bytes:
+        """The next task."""
+        if not self._lines:
+            raise EOFError
+        return self._lines.pop()
+
+
+def test_an_exporters_error_does_not_end_an_isolated_process(
+    spans: InMemorySpanExporter, test_store: Store, deadlines: Deadlines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taskqueue.add(url="/a", name="a")
+    request: Any = {"token": "w", "number": 0, "wanted": 1, "free": 1, "lease_seconds": 8}
+    [task] = Broker(test_store).lease(["default"], **request).tasks
+    # Its constructor would replace this process's input and output.
+    child: Any = isolation.FromWorker.__new__(isolation.FromWorker)
+    child._tasks = LastTask(isolation._encoded(task))
+    here, child._channel = socket.socketpair()
+    break_export(monkeypatch)
+
+    with here, child._channel, capture_logs() as logged:
+        with pytest.raises(EOFError):
+            child.serve(Delivery(app, deadlines, direct_calls={}).deliver)
+        answer = here.recv(4096).removeprefix(isolation.READY)
+
+    assert json.loads(answer)[0] == 200
+    failed = [(each["event"], each["task"]) for each in logged if each["log_level"] == "error"]
+    # One error is the attempt's span, the other the rest.
+    assert failed == [("trace.failed", "a")] * 2
 
 
 # --- without the setting ------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """purge_queue: all tasks of a queue are forgotten, but its dead letters."""
 
+import pytest
+
 from lastacross import store
 from tests.support.scripts import Scripts
 
@@ -75,6 +77,30 @@ def test_a_completion_that_an_earlier_purge_made_ready_survives_every_purge(scri
     assert scripts.state("default_end") == "leased"
     scripts.ack(lease)
     assert scripts.state("default_end") == "gone"
+
+
+@pytest.mark.parametrize("state", ["ready", "scheduled", "leased"])
+def test_tasks_that_stay_do_not_end_the_purge_early(scripts: Scripts, state: str) -> None:
+    kept, purged = [f"default_end{number}" for number in range(4)], ["default_x", "default_y"]
+    for number, completion in enumerate(kept):
+        scripts.sealed_batch(f"b{number}", 1, complete=completion)
+    purge(scripts)
+    scripts.clock.advance(60)
+    leases = [] if state == "ready" else scripts.lease()
+    for task, lease in leases if state == "scheduled" else []:
+        due = f"{scripts.clock.now() + 5:.6f}"
+        assert scripts.run("retry_task", task, lease, due, 500, scripts.now, 1) == 1
+    scripts.clock.advance(1)
+    # These come after the tasks that stay.
+    scripts.add(*purged, countdown=9 if state == "scheduled" else None)
+    if state == "leased":
+        scripts.lease()
+    assert {scripts.state(task) for task in kept + purged} == {state}
+
+    assert purge(scripts, most=2) == [2, 0]
+
+    assert {scripts.state(task) for task in kept} == {state}
+    assert {scripts.state(task) for task in purged} == {"gone"}
 
 
 def test_a_completion_that_was_there_before_is_purged(scripts: Scripts) -> None:
