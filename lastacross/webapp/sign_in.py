@@ -52,7 +52,7 @@ class _Pages:
         cookie = administrator.set_cookie(self._secret_key, administrator.new_cookie(self._secret_key))
         # One browser, one person: a session of an account would otherwise come back at the sign-out.
         session = sessions.set_cookie(self._secret_key, "", environ, seconds=0)
-        return sessions.see_other(start_response, "/", [cookie, session])
+        return sessions.see_other(start_response, "/", [session, cookie])
 
     def sign_out(self, environ: Environ, start_response: Start) -> Body:
         """Delete the cookie (POST only)."""

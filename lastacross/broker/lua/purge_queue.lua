@@ -16,12 +16,16 @@ local now, queue, limit, began_at = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]
 
 -- Delete one task unless it must stay. Returns whether it must stay.
 local function forget_task(id)
-  local tombstone, member, status, fired_at, by = unpack(
-    call('HMGET', RECORD .. id, 'tombstone', 'batch', 'status', 'fired_at', 'fired_by'))
+  local tombstone, member, status, fired_at, by, group = unpack(
+    call('HMGET', RECORD .. id, 'tombstone', 'batch', 'status', 'fired_at', 'fired_by', 'dead_group'))
   if status == 'failed' then
     return false
   elseif by == 'purge' or (fired_at and (number_of(fired_at) or 0) >= began_at) then
     return true
+  end
+  if group then
+    -- RQ's tools have put a dead letter back into its queue.
+    leave_dead_group(id)
   end
   delete_record(id)
   leave_tombstone(id, tombstone)
