@@ -167,6 +167,7 @@ def test_nothing_is_denied(ruled: Ruled, lab: Lab, monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv("LASTACROSS_APP", str(lab.root))
         with command_line(capsys) as command:
             job = lab.config.cron[0].name
+            wait_until(lambda: job in command("cron", "list")[1], 30, "the scheduler's first tick")
             results = {line: command(*line.replace("JOB", job).split()) for line in COMMANDS}
         with urllib.request.urlopen(f"{url}/_ah/ready", timeout=20) as response:
             assert response.status == 200

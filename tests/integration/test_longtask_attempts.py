@@ -12,6 +12,7 @@ import pytest
 
 import longtask
 from lastacross import clock, config, memcache, store, taskqueue
+from lastacross.accounts import ADMIN, LINK_NAME, Person
 from lastacross.broker.steps import Broker
 from lastacross.errors import (
     DatastoreUnavailableError,
@@ -211,7 +212,7 @@ def test_where_it_failed_is_for_the_operator_only(lab: Lab, monkeypatch: pytest.
 
     params = {JOB: "query", ID: task_id}
     assert "secret words" not in lab.client.get("/told", params).text
-    monkeypatch.setattr(login, "is_administrator", lambda environ, settings: True)
+    monkeypatch.setattr(login, "person_of", lambda environ, settings: Person(LINK_NAME, ADMIN, "link"))
     assert "ValueError: secret words" in lab.client.get("/told", params).text
     assert "secret words" not in str(lab.query(task_id))
 

@@ -8,6 +8,7 @@ import pytest
 import webapp2
 
 from lastacross import config, webapp
+from lastacross.accounts import ADMIN, LINK_NAME, Person
 from lastacross.datastore.tables import LongTask, LongTaskFile, OutboxRow
 from lastacross.longtasks import model, parameters
 from lastacross.webapp import login
@@ -333,7 +334,7 @@ def test_administrators_tasks_and_cron_are_exempt(lab: Lab, monkeypatch: pytest.
         request = webapp2.Request.blank("/limited", environ={**environ, **from_address("0.1.0.2")})
         assert request.get_response(inside).status_int == 202
 
-    monkeypatch.setattr(login, "is_administrator", lambda environ, settings: True)
+    monkeypatch.setattr(login, "person_of", lambda environ, settings: Person(LINK_NAME, ADMIN, "link"))
     for _ in range(5):
         lab.start("/limited")
     assert counted_bytes() == summed_bytes() > 0
@@ -469,7 +470,7 @@ def test_the_administrator_and_a_task_may_cancel_any(lab: Lab, monkeypatch: pyte
     inside = webapp.inside(config.current(), webapp.load_script, {})
     request = webapp2.Request.blank("/told", POST={JOB: "cancel", ID: first}, environ={TASK: object()})
     assert request.get_response(inside).status_int == 303
-    monkeypatch.setattr(login, "is_administrator", lambda environ, settings: True)
+    monkeypatch.setattr(login, "person_of", lambda environ, settings: Person(LINK_NAME, ADMIN, "link"))
 
     other = stranger(lab)
     page = other.get("/told", {JOB: "query", ID: second}, headers=HTML, status=200)

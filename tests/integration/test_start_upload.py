@@ -9,6 +9,7 @@ import redis
 from structlog.testing import capture_logs
 
 from lastacross import config
+from lastacross.broker import queue_directory
 from lastacross.config import Config
 from lastacross.processes.start_upload import PATIENCE_SECONDS, StartUpload
 from lastacross.store import settings_key
@@ -68,7 +69,7 @@ def test_it_pauses_while_redis_is_unavailable_and_is_done_when_it_is_back(
     ]
 
 
-def test_what_else_goes_wrong_is_logged_and_tried_again(
+def test_a_missing_right_is_logged_and_tried_again(
     server: RedisServer, loaded: Config, clock: StoppedClock
 ) -> None:
     with redis.Redis.from_url(server.url) as client:
@@ -80,6 +81,23 @@ def test_what_else_goes_wrong_is_logged_and_tried_again(
         clock.advance(10)
 
         assert upload.try_once()
+
+    [line] = logged
+    assert (line["event"], line["log_level"]) == ("queues.pause", "warning")
+    assert "does not permit its user" in line["error"]
+    assert is_uploaded(server)
+
+
+def test_what_else_goes_wrong_is_logged_and_tried_again(
+    server: RedisServer, loaded: Config, clock: StoppedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = StartUpload(loaded, clock)
+    with monkeypatch.context() as patched, capture_logs() as logged:
+        patched.setattr(queue_directory, "upload_if_missing", lambda *_: 1 / 0)
+        assert not upload.try_once()
+    clock.advance(10)
+
+    assert upload.try_once()
 
     [line] = logged
     assert (line["event"], line["log_level"], line["exc_info"]) == ("queues.failed", "error", True)
