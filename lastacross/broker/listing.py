@@ -4,6 +4,7 @@ It also acts on all dead letters of a queue, in steps between which other queues
 """
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -30,6 +31,7 @@ from lastacross.store import (
     record_key,
     scheduled_key,
     settings_key,
+    tombstone_key,
 )
 
 _FIELDS = (
@@ -204,6 +206,18 @@ class Listing:
             if key.partition(b".")[0] != b"body"
         }
         return WholeTask(listed, body, headers, fields)
+
+    def name_refused_until(self, queue: str, name: str) -> float | None:
+        """The time when a tombstone ends, in seconds since the epoch; None if the name has no tombstone.
+
+        It is infinite for a tombstone without an end, which only another program writes.
+        """
+        with transient_errors():
+            left_ms = int(self._redis.pttl(tombstone_key(task_id(queue, name))))
+            if left_ms == -2:
+                return None
+            until = self._store.now() + left_ms / 1000
+        return until if left_ms >= 0 and until < MAX_INSTANT else math.inf
 
     def open_batches(self, limit: int) -> list[str]:
         """The ids of the incomplete batches, oldest first."""

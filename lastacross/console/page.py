@@ -12,6 +12,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar
 from urllib.parse import quote
 
@@ -46,10 +47,14 @@ def address(*parts: str, **query: object) -> str:
 
 
 class RefusedError(Error):
-    """Raised by a page or an action for a request that it cannot carry out; ``status`` is the answer's."""
+    """Raised by a page or an action for a request that it cannot carry out.
 
-    def __init__(self, status: int, message: str) -> None:
+    ``status`` is the answer's, and ``facts`` are for programs that read its JSON.
+    """
+
+    def __init__(self, status: int, message: str, **facts: Any) -> None:
         self.status = status
+        self.facts = facts
         super().__init__(message)
 
 
@@ -119,7 +124,7 @@ class Page(RequestHandler):
     def handle_exception(self, exception: Exception, debug: bool) -> Any:
         """Answer an outage or a refusal with a page of the console."""
         if isinstance(exception, RefusedError):
-            return self.problem(exception.status, str(exception))
+            return self.problem(exception.status, str(exception), facts=exception.facts)
         if isinstance(exception, QueueDrainingError):
             return self.problem(409, f"{str(exception)[:1].upper()}{str(exception)[1:]}.")
         if isinstance(exception, StoreUnavailableError):
@@ -129,10 +134,17 @@ class Page(RequestHandler):
             return self.problem(503, f"{exception}.", "The database is unavailable", DATABASE_REMEDY)
         return super().handle_exception(exception, debug)
 
-    def problem(self, status: int, message: str, title: str = "", remedy: str = "") -> None:
-        """Answer with an error in the console's frame."""
+    def problem(
+        self,
+        status: int,
+        message: str,
+        title: str = "",
+        remedy: str = "",
+        facts: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        """Answer with an error in the console's frame; ``facts`` are only in its JSON."""
         if self.wants_json():
-            self.render_json({"error": {"code": status, "message": message}}, status)
+            self.render_json({"error": {"code": status, "message": message, **for_programs(facts)}}, status)
         else:
             title = title or {404: "Not found", 409: "Not possible"}.get(
                 status, "This request cannot be used"

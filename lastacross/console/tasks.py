@@ -1,6 +1,7 @@
 """The pages of tasks: the list with filters, one task, and the actions on it."""
 
 import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -123,7 +124,7 @@ class TaskPage(Page):
         """The task's facts, or those that are left of it."""
         found = Listing(store.current()).find(queue, name)
         if found is None:
-            raise RefusedError(404, ENDED.format(queue=queue, name=words.cut(name)))
+            raise _missing(queue, name)
         shown = bodies.shown(found.body, found.headers)
         attempts = History(store.current()).history(queue, name)
         return {
@@ -144,9 +145,26 @@ class TaskPage(Page):
 
 
 ENDED = (
-    "Queue {queue} has no task {name}. It may have succeeded: a task that succeeds at once leaves only the "
-    "counters of its queue and its handler, and its name stays blocked for a while."
+    "Queue {queue} no longer has a task {name}. It has ended (it succeeded, or was deleted, purged or "
+    "cancelled), and its name is refused {until}."
 )
+UNKNOWN = (
+    "Queue {queue} has neither a task {name} nor its tombstone. Either no task ever had this name, or the "
+    "task has ended and its name is free again. A generated name leaves no tombstone."
+)
+
+
+def _missing(queue: str, name: str) -> RefusedError:
+    """The answer for a task without a record, by its tombstone."""
+    shown = {"queue": queue, "name": words.cut(name)}
+    until = Listing(store.current()).name_refused_until(queue, name)
+    if until is None:
+        return RefusedError(404, UNKNOWN.format(**shown), name_refused_until_at=None)
+    if until == math.inf:
+        text = ENDED.format(**shown, until="until its tombstone is deleted")
+        return RefusedError(404, text, name_refused_until_at=None)
+    text = ENDED.format(**shown, until=f"until {words.timestamp(until)}")
+    return RefusedError(404, text, name_refused_until_at=until)
 
 
 def _instant(text: str) -> float | None:

@@ -278,10 +278,45 @@ def test_a_pickle_is_never_loaded(admin: Visitor) -> None:
     assert "REDUCE" in admin.json("tasks/mail/t")["body"]["text"]
 
 
-def test_a_task_that_has_ended_says_so(admin: Visitor) -> None:
-    page = admin.get("tasks/mail/gone", 404)
+def test_a_task_that_has_ended_says_until_when_its_name_is_refused(
+    admin: Visitor, clock: StoppedClock
+) -> None:
+    for name in ("done", "deleted", "purged"):
+        Queue("mail").add(Task(url="/a", name=name))
+        if name == "done":
+            assert Broker(store.current()).ack(lease("mail")) == [True]
+        elif name == "deleted":
+            Queue("mail").delete_tasks(Task(name=name))
+        else:
+            Queue("mail").purge()
 
-    assert "It may have succeeded" in page.text
+        text = admin.get(f"tasks/mail/{name}", 404).html.main.text
+        error = admin.json(f"tasks/mail/{name}", 404)["error"]
+
+        assert f"no longer has a task {name}. It has ended" in text
+        assert error["code"] == 404
+        assert "its name is refused until 20" in error["message"]
+        until = datetime.fromisoformat(error["name_refused_until_at"]).timestamp()
+        tombstone_seconds = config.current().settings.tombstone_seconds
+        assert clock.now() + tombstone_seconds - 30 < until <= clock.now() + tombstone_seconds
+
+
+def test_a_task_without_a_tombstone_says_so(admin: Visitor) -> None:
+    Queue("mail").add(Task(url="/a", name="freed"))
+    admin.act("tasks/mail/freed/free")
+
+    for name in ("freed", "never-added"):
+        assert f"neither a task {name} nor its tombstone" in admin.get(f"tasks/mail/{name}", 404).text
+        error = admin.json(f"tasks/mail/{name}", 404)["error"]
+        assert (error["code"], error["name_refused_until_at"]) == (404, None)
+
+
+def test_a_tombstone_without_an_end_is_shown_too(admin: Visitor) -> None:
+    store.current().redis.set(store.tombstone_key("mail_t"), "1")
+
+    error = admin.json("tasks/mail/t", 404)["error"]
+    assert "its name is refused until its tombstone is deleted" in error["message"]
+    assert error["name_refused_until_at"] is None
 
 
 def test_a_dead_letter_is_retried_and_run(admin: Visitor) -> None:
