@@ -173,6 +173,19 @@ def of_failing(tasks: Sequence[ListedTask]) -> Iterable[Item]:
     yield Item("failing_task", text, remedy, url, "See the first one" if len(tasks) > 1 else "See the task")
 
 
+def of_refused_deliveries(refused: int) -> Iterable[Item]:
+    """Deliveries whose token did not match, in the last hour."""
+    if refused:
+        were = "delivery was" if refused == 1 else "deliveries were"
+        text = f"{refused:,} {were} refused in the last hour."
+        remedy = (
+            "The log event `delivery.refuse` has the reasons. Run `lastacross doctor` on each machine: the "
+            "SECRET_KEY must be the same and the clocks must agree. Otherwise a proxy changes the requests, "
+            "or a stranger sends bad tokens."
+        )
+        yield Item("refused_deliveries", text, remedy, address("workers"), "See the processes")
+
+
 def sorted_by_weight(items: Iterable[Item]) -> list[Item]:
     """The bad ones first, otherwise in their order."""
     return sorted(items, key=lambda item: not item.is_bad)

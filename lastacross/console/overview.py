@@ -17,6 +17,7 @@ from lastacross.clock import SYSTEM
 from lastacross.console import attention, cron, deployment, queues, throughput, words, workers
 from lastacross.console.page import Page, RefusedError, address
 from lastacross.errors import DatastoreError
+from lastacross.webapp import refused_in_last_hour
 
 OUTBOX_SECONDS = 60.0
 SKEW_SECONDS = 5.0
@@ -63,6 +64,7 @@ class OverviewPage(Page):
             *attention.of_old_tasks(found, unserved),
             *attention.of_cron(jobs),
             *attention.of_outbox(*outbox),
+            *attention.of_refused_deliveries(refused_in_last_hour(store.current())),
             *attention.of_files(deployment.different_files()),
         ]
         return {

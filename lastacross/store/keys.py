@@ -69,6 +69,7 @@ FAILING = OWN + "failing"
 BULK_PREFIX = OWN + "bulk:"
 AUDIT = OWN + "audit"
 """The stream of the operators' actions."""
+REFUSED_DELIVERIES_PREFIX = OWN + "refused-deliveries:"
 CHANNEL_PREFIX = OWN + "channel:"
 CHANNEL_WAKEUP_PREFIX = OWN + "channel-wakeup:"
 METRICS_PREFIX = OWN + "metrics:"
@@ -182,6 +183,11 @@ def channel_key(client_id: str) -> str:
 def channel_wakeup_key(reader: str) -> str:
     """The stream whose messages make one process's reader update the set of streams that it reads."""
     return CHANNEL_WAKEUP_PREFIX + reader
+
+
+def refused_deliveries_key(hour: int) -> str:
+    """The numbers of refused deliveries in the minutes of one hour, which is in hours since the epoch."""
+    return f"{REFUSED_DELIVERIES_PREFIX}{hour}"
 
 
 def metrics_hour_key(kind: str, hour: int, name: str) -> str:

@@ -25,6 +25,7 @@ from lastacross.webapp.json_body import BadJsonError
 from lastacross.webapp.json_body import load as load_json
 from lastacross.webapp.login import signed_in
 from lastacross.webapp.operations import ENDS, Operation, duration, instant
+from lastacross.webapp.refused_deliveries import refused_in_last_hour
 from lastacross.webapp.request_scope import SERVER_SOFTWARE, current_request
 from lastacross.webapp.script import load_script, serves_itself
 from lastacross.webapp.security_headers import DEFAULTS
@@ -83,6 +84,7 @@ __all__ = [
     "outside",
     "prepare",
     "proxies",
+    "refused_in_last_hour",
     "remember_started",
     "serves_itself",
     "sessions",

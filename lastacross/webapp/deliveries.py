@@ -44,6 +44,7 @@ from lastacross.webapp.environ import (
     intercept,
     path_of,
 )
+from lastacross.webapp.refused_deliveries import RefusedDeliveries
 
 DELIVERY_HEADER = "X-Lastacross-Delivery"
 _PURPOSE = "delivery"
@@ -202,7 +203,8 @@ def admit(signatures: Signatures, limit_bytes: int, trusted: Wsgi, clock: Clock 
         trusted: the application without the checks meant for browsers.
         clock: the clock that determines the age of tokens.
     """
-    delivered = body_limit.layer(limit_bytes, _refuse)(_with_checked_body(trusted))
+    refused = RefusedDeliveries(clock)
+    delivered = body_limit.layer(limit_bytes, _refuse)(_with_checked_body(trusted, refused))
 
     def layer(application: Wsgi) -> Wsgi:
         def admitted(environ: Environ, start_response: Start) -> Body:
@@ -212,7 +214,7 @@ def admit(signatures: Signatures, limit_bytes: int, trusted: Wsgi, clock: Clock 
             try:
                 claims = _claims(signatures, presented, environ, clock.now())
             except UnacceptableDeliveryError as error:
-                return _forbid(environ, start_response, error)
+                return _forbid(environ, start_response, error, refused)
             environ[_CLAIMS] = (claims, presented.headers)
             return delivered(environ, start_response)
 
@@ -250,7 +252,7 @@ def _claims(signatures: Signatures, presented: _Presented, environ: Environ, now
     return claims
 
 
-def _with_checked_body(trusted: Wsgi) -> Wsgi:
+def _with_checked_body(trusted: Wsgi, refused: RefusedDeliveries) -> Wsgi:
     """Runs once the whole body has arrived; compares it with the claims and then trusts the request."""
 
     def checked(environ: Environ, start_response: Start) -> Body:
@@ -262,7 +264,7 @@ def _with_checked_body(trusted: Wsgi) -> Wsgi:
         body.seek(0)
         if digest.hexdigest() != claims.body:
             error = UnacceptableDeliveryError("its body differs from the signed one")
-            return _forbid(environ, start_response, error)
+            return _forbid(environ, start_response, error, refused)
         current = claims.current_task()
         environ.update(headers)
         environ[TASK] = current
@@ -326,8 +328,11 @@ class _DeliveredBody:
             close(self._body)
 
 
-def _forbid(environ: Environ, start_response: Start, error: UnacceptableDeliveryError) -> Body:
+def _forbid(
+    environ: Environ, start_response: Start, error: UnacceptableDeliveryError, refused: RefusedDeliveries
+) -> Body:
     _log.warning("delivery.refuse", path=path_of(environ), reason=str(error))
+    refused.count()
     return _refuse(environ, start_response, Refusal(403, f"This delivery was refused: {error}."))
 
 

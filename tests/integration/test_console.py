@@ -783,6 +783,20 @@ def test_the_overview_names_what_needs_attention(admin: Visitor, clock: StoppedC
     assert all(item.a["href"].startswith("/_ah/admin/") for item in page.html.select(".attention li"))
 
 
+def test_refused_deliveries_need_attention_for_an_hour(admin: Visitor, clock: StoppedClock) -> None:
+    register_worker("lastacross-a", WorkerStatus("2.0", 8, 0, 0, (), 1, ("default",)), clock.now())
+    admin.client.post("/tasks/send", headers={"X-Lastacross-Delivery": "nonsense"}, status=403)
+
+    [item] = admin.json("")["attention"]
+    assert (item["kind"], item["text"]) == (
+        "refused_deliveries",
+        "1 delivery was refused in the last hour.",
+    )
+    assert "lastacross doctor" in item["remedy"]
+    clock.advance(3600)
+    assert "refused_deliveries" not in kinds(admin)
+
+
 def test_stuck_outbox_rows_late_jobs_and_silent_workers_need_attention(
     admin: Visitor, clock: StoppedClock
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from webob import Request, Response
 
-from lastacross import deferred
+from lastacross import deferred, store
 from lastacross.broker.current import current_task
 from lastacross.clock import SYSTEM
 from lastacross.errors import PermanentTaskFailure
@@ -18,6 +18,7 @@ from lastacross.webapp import deliveries
 from lastacross.webapp.deliveries import Claims
 from tests.support import web
 from tests.support.clock import StoppedClock
+from tests.support.redis_server import unavailable_store
 from tests.support.web import HOST, SECRET_KEY
 
 MAIN = """
@@ -78,8 +79,11 @@ def site(tmp_path: Path) -> Iterator[web.Site]:
     """A service that notes what it is asked."""
     builtins = {deferred.DEFAULT_URL: deferred.handle}
     variables = {"LASTACROSS_MAX_BODY_BYTES": "2048"}
+    # Nothing here needs Redis, and the developer's own must not count these refusals.
+    store.use(unavailable_store(tmp_path))
     with web.site(tmp_path, MAIN, APP_YAML, builtins=builtins, variables=variables) as running:
         yield running
+    store.use(None)
 
 
 def token(
