@@ -83,7 +83,8 @@ def test_what_a_killed_process_was_running_goes_on_before_the_backlog(lab: Lab, 
         assert statistics.median(waits) <= 3 * 0.5
         assert waits[-1] <= 3 * 5
     else:
-        assert len({pid for _, pid in second}) <= 2
+        # Two for each of the two worker processes, which share what waits for longer than a second.
+        assert len({pid for _, pid in second}) <= 4
 
 
 @pytest.mark.parametrize("preload", ["1", pytest.param("0", marks=pytest.mark.long)])
