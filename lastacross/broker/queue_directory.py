@@ -156,9 +156,10 @@ def deploy(
     new = dataclasses.replace(last, cron=cron, at=opened.now(), by=_own_name(), cause=cause)
     # Written first, so that a deployment that is interrupted here is completed by any scheduler.
     is_first = cause in ("start", deployments.DEFAULT)
-    if not deployments.write(opened, new, is_first=is_first, keeps=keeps) or keeps:
+    is_written = deployments.write(opened, new, is_first=is_first, keeps=keeps)
+    if not is_written or keeps:
         new = deployments.read(opened) or new
-    _send(opened, new.upload if not is_first else deployments.without_resuming(new.upload))
+    _send(opened, new.upload if is_written else deployments.without_resuming(new.upload))
     return new
 
 

@@ -319,10 +319,13 @@ class _Steps(RuleBasedStateMachine):
 
     def _purge(self, _: st.DataObject) -> None:
         self.clock.advance(0.25)
+        was_complete = END in self.tasks
         self.broker.purge("default")
         for task, known in list(self.tasks.items()):
-            if task.startswith("default_") and known.state in LIVES:
+            if task.startswith("default_") and known.state in LIVES and not known.is_kept:
                 self._end(task, "deleted")
+                if task != END and END in self.tasks and not was_complete:
+                    self.tasks[END].is_kept = True
 
     def _seal(self, _: st.DataObject) -> None:
         assert self.scripts.seal(BATCH) == self.members

@@ -27,6 +27,8 @@ class Expected:
     expires_at: float = 0.0
     has_started: bool = False
     crashes: int = 0
+    # A completion task that a purge has fired: no purge deletes it.
+    is_kept: bool = False
 
     @property
     def status(self) -> str | None:
