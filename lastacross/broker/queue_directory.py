@@ -115,7 +115,7 @@ def upload_if_missing(opened: Store, read: Callable[[], Config] = config.current
 
 
 def upload(opened: Store, configuration: Config, *, cause: str = "start") -> None:
-    """Upload the queues unconditionally; ``cause`` is as in ``Deployment``.
+    """Upload the queues; ``cause`` is as in ``Deployment``. A "start" does not replace a deployment.
 
     Raises:
         TransientError: Redis is unavailable.

@@ -204,7 +204,8 @@ def test_a_queue_yaml_with_a_mistake_does_not_undo_the_upload_of_another_machine
     upload = QueueUpload(configuration, ENVIRON)
     upload.act(0.0)
     elsewhere = dataclasses.replace(configuration.queues["default"], rate=9.0)
-    queue_directory.upload(test_store, dataclasses.replace(configuration, queues={"default": elsewhere}))
+    changed = dataclasses.replace(configuration, queues={"default": elsewhere})
+    queue_directory.upload(test_store, changed, cause="deploy")
 
     _write(configuration.root, "queue:\n- name: default\n  rate: 7/x\n")
     upload.act(1.0)

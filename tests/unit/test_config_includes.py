@@ -392,7 +392,7 @@ BUILTINS = [
     ("builtins:\n- remote_api: off\n- appstats: no\n", []),
     ("builtins:\n- remote_api: on\n", ["app.yaml:2:3: the builtin 'remote_api' is not available"]),
     ("builtins:\n- appstats: on\n", ["app.yaml:2:3: the builtin 'appstats' is not available"]),
-    ("builtins:\n- admin_redirect: on\n", ["app.yaml:2:3: the builtin 'admin_redirect' is not available"]),
+    ("builtins:\n- admin_redirect: on\n", ["app.yaml:2:3: the builtin 'admin_redirect' has no effect"]),
     ("builtins:\n- datastore_admin: on\n", ["app.yaml:2:3: the builtin 'datastore_admin' is not available"]),
     ("builtins:\n- deferred: off\n", ["app.yaml:2:3: the builtin 'deferred' is always on"]),
 ]
