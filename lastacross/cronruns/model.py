@@ -250,7 +250,7 @@ def resume(opened: Store, job: str, at: float) -> None:
     # First, so that no scheduler sets the job aside after its next time is known.
     pauses.end(opened, job)
     with datastore.session() as session:
-        row = session.get(CronJob, job)
+        row = session.get(CronJob, job, with_for_update=True)  # after a scheduler that holds it just now
         if row is not None and (row.next_at is None or row.next_at <= at):
             schedule = parse_schedule(row.schedule, row.timezone)
             if schedule.is_fixed or row.run_id is None:

@@ -60,6 +60,8 @@ class Ticker:
         started = self._take_due(now)
         if not self._check_at - CHECK_SECONDS <= now < self._check_at:
             self._check_at = now + CHECK_SECONDS
+            # Noted even while no job is due, for a job that comes due while Redis is unavailable.
+            self._paused = pauses.names(store.current())
             queue_directory.keep_cron_queue(store.current(), config.current())
             self._end_lost(now)
         return started
