@@ -1,8 +1,11 @@
 """``lastacross deploy``: one command puts files into effect, and no other process of production does."""
 
+import contextlib
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -10,8 +13,9 @@ from structlog.testing import capture_logs
 from lastacross import config, datastore, store, taskqueue
 from lastacross.broker import Broker, deployments, queue_directory
 from lastacross.config import Config
-from lastacross.cronruns import model
-from lastacross.processes import scheduler
+from lastacross.cronruns import model, pauses, ticking
+from lastacross.errors import StoreUnavailableError
+from lastacross.processes import deploying, scheduler
 from lastacross.processes.scheduler import DeployedCron, DeployedQueues
 from lastacross.processes.start_upload import StartUpload, different_files
 from lastacross.store import Store, settings_key
@@ -80,6 +84,41 @@ def again(machine: Config, opened: Store, tmp_path: Path) -> Config:
     config.use(loaded)
     store.use(opened)
     return loaded
+
+
+def folder(machine: Config, opened: Store, name: str, **files: str) -> Config:
+    """The configuration of another folder of the site, with these files and no others, in use."""
+    root = machine.root / name
+    root.mkdir()
+    shutil.copy(machine.root / "app.yaml", root)
+    for file, text in files.items():
+        (root / f"{file}.yaml").write_text(text)
+    loaded = config.load(root, environ(opened, machine.root))
+    config.use(loaded)
+    return loaded
+
+
+@contextlib.contextmanager
+def once_before(patched: pytest.MonkeyPatch, name: str, act: Callable[[], object]) -> Iterator[None]:
+    """Let another process act just before this one first calls this function of ``deployments``."""
+    real = getattr(deployments, name)
+    own = config.current()
+
+    def late(*args: Any, **options: Any) -> Any:
+        context.setattr(deployments, name, real)
+        act()
+        config.use(own)
+        return real(*args, **options)
+
+    with patched.context() as context:
+        context.setattr(deployments, name, late)
+        yield
+
+
+def deploy(loaded: Config) -> None:
+    """Deploy a folder, as the command does."""
+    config.use(loaded)
+    deploying.deploy(loaded)
 
 
 def rate(opened: Store, queue: str = "default") -> str | None:
@@ -433,3 +472,200 @@ def test_a_deployment_that_cannot_be_read_stops_nothing(
     assert rate(opened) == "7.0"
     assert "deploy.unreadable" in {line["event"] for line in logged}
     assert len(jobs_of(machine)) == 2
+
+
+# --- several folders and processes at once -----------------------------------------------------
+
+DISPATCH = "dispatch:\n- url: '*/count*'\n  service: counter\n"
+BACKENDS = "backends:\n- name: counter\n"
+NEW_QUEUES = "queue:\n- name: default\n  rate: 70/s\n- name: fresh\n  rate: 1/s\n"
+NEW_JOBS = "cron:\n- url: /load\n  schedule: every day 04:00\n"
+
+
+def is_disabled(opened: Store, queue: str) -> bool:
+    """Whether nothing is delivered from a queue."""
+    return opened.redis.hget(settings_key(queue), "is_disabled") == b"1"
+
+
+def test_a_folder_without_queue_yaml_keeps_the_queues_of_which_nothing_is_recorded(
+    machine: Config, opened: Store
+) -> None:
+    """The former release has uploaded them, and no scheduler of this one has started yet."""
+    upload(opened, {"default": {"rate": "3.0"}, "mail": {"rate": "2.0"}}, digest="earlier")
+
+    deploy(folder(machine, opened, "other", cron=NEW_JOBS))
+
+    assert (rate(opened), rate(opened, "mail"), is_disabled(opened, "mail")) == ("3.0", "2.0", False)
+    found = deployments.read(opened)
+    assert found is not None
+    assert (set(found.upload.queues), found.cause) == ({"default", "mail"}, "deploy")
+
+
+@pytest.mark.parametrize("function", ["read", "write"])
+@pytest.mark.parametrize("is_uploaded", [False, True])
+def test_a_start_and_a_takeover_leave_a_deployment_of_the_same_moment(
+    machine: Config, opened: Store, is_uploaded: bool, function: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if is_uploaded:
+        upload(opened, {"default": {"rate": "3.0"}}, digest="earlier")
+    new = folder(machine, opened, "new", queue=NEW_QUEUES, cron=NEW_JOBS)
+    config.use(machine)
+
+    with once_before(monkeypatch, function, lambda: deploy(new)):
+        DeployedQueues(machine).act(0.0)
+    DeployedQueues(machine).act(1.0)
+
+    found = deployments.read(opened)
+    assert found is not None
+    assert (found.cause, set(found.upload.queues)) == ("deploy", {"default", "fresh"})
+    assert (rate(opened), is_disabled(opened, "fresh")) == ("70.0", False)
+    assert [job["schedule"] for job in json.loads(found.cron or "")] == ["every day 04:00"]
+
+
+def test_a_takeover_that_found_nothing_leaves_a_deployment_made_before_it_writes(
+    machine: Config, opened: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(opened, {"default": {"rate": "3.0"}}, digest="earlier")
+    new = folder(machine, opened, "new", queue=NEW_QUEUES)
+    config.use(machine)
+    real = deployments.read
+
+    def read(opened: Store) -> deployments.Deployment | None:
+        found = real(opened)
+        monkeypatch.setattr(deployments, "read", real)
+        deploy(new)
+        return found
+
+    monkeypatch.setattr(deployments, "read", read)
+    queue_directory.take_over(opened)
+
+    found = deployments.read(opened)
+    assert found is not None
+    assert (found.cause, set(found.upload.queues)) == ("deploy", {"default", "fresh"})
+
+
+@pytest.mark.parametrize("is_queues_first", [False, True])
+def test_of_two_deployments_of_different_files_both_stay(
+    machine: Config, opened: Store, is_queues_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deploy(machine)
+    queues = folder(machine, opened, "queues", queue=NEW_QUEUES)
+    jobs = folder(machine, opened, "jobs", cron=NEW_JOBS)
+    first, second = (queues, jobs) if is_queues_first else (jobs, queues)
+
+    with once_before(monkeypatch, "write", lambda: deploy(first)):
+        deploy(second)
+
+    found = deployments.read(opened)
+    assert found is not None
+    assert set(found.upload.queues) == {"default", "fresh"}
+    assert [job["schedule"] for job in json.loads(found.cron or "")] == ["every day 04:00"]
+    assert (rate(opened), is_disabled(opened, "fresh")) == ("70.0", False)
+    assert jobs_of(machine) == {"/load": "every day 04:00"}
+
+
+def test_a_scheduler_without_files_leaves_rules_and_jobs_to_the_folders_that_have_them(
+    machine: Config, opened: Store
+) -> None:
+    upload(opened, {"default": {}}, backends=["counter"], digest="earlier")
+    bare = folder(machine, opened, "bare")
+    DeployedQueues(bare).act(0.0)
+    assert DeployedCron(bare).read() is None
+    assert opened.redis.hmget(store.DEPLOYED, ("dispatch", "cron")) == [None, None]
+    assert opened.redis.hexists(store.DEPLOYED, "queues")
+
+    full = folder(machine, opened, "full", queue=QUEUES, cron=JOBS, dispatch=DISPATCH, backends=BACKENDS)
+    queue_directory.of(opened).refresh(is_urgent=True)
+    task = taskqueue.add(url="/count/1")
+
+    assert "dispatch.yaml" not in different_files(opened, full)
+    assert opened.redis.hget(store.record_key(f"default_{task.name}"), "target") == b"!counter"
+    assert [entry.url for entry in DeployedCron(full).read() or ()] == ["/load", "/tick"]
+
+
+def test_the_first_folder_with_a_queue_yaml_replaces_the_start_of_one_without(
+    machine: Config, opened: Store
+) -> None:
+    bare = folder(machine, opened, "bare")
+    assert StartUpload(bare).try_once()
+    assert rate(opened, "mail") is None
+    full = folder(machine, opened, "full", queue=QUEUES, dispatch=DISPATCH)
+
+    assert StartUpload(full).try_once()
+
+    assert (rate(opened), rate(opened, "mail")) == ("7.0", "5.0")
+    found = deployments.read(opened)
+    assert found is not None
+    assert (found.cause, found.dispatch) == ("start", full.dispatch)
+    assert StartUpload(folder(machine, opened, "new", queue=NEW_QUEUES)).try_once()
+    assert (rate(opened), rate(opened, "fresh")) == ("7.0", None)
+
+
+def test_completion_tasks_that_wait_are_counted_before_their_queue_is_disabled(
+    machine: Config, opened: Store
+) -> None:
+    deploy(machine)
+    queue_directory.of(opened).refresh(is_urgent=True)
+    with taskqueue.Batch(queue_name="mail", on_complete=taskqueue.Task(url="/done"), name="x") as batch:
+        batch.leave_open()
+
+    harm = deploying.harm_of(folder(machine, opened, "new", queue=NEW_QUEUES))
+
+    assert list(harm.sentences()) == [
+        "queue.yaml does not list the queue mail, which would be disabled and keep its 1 task undelivered"
+    ]
+
+
+# --- while Redis fails -------------------------------------------------------------------------
+
+
+def test_jobs_that_come_due_while_redis_is_unavailable_run_except_for_paused_ones(
+    machine: Config, opened: Store, clock: StoppedClock
+) -> None:
+    deploy(machine)
+    load, tick = model.jobs()
+    ticker = ticking.Ticker(DeployedCron(machine, clock).read)
+    ticker.act(opened.now())
+    pauses.begin(opened, load.name)
+    ticker.act(opened.now() + 2)
+    due = max(load.next_at or 0.0, tick.next_at or 0.0)
+    away = Store("redis://127.0.0.1:1/0", clock, patience_seconds=0.1)
+    store.use(away)
+
+    with contextlib.suppress(StoreUnavailableError):  # what it does after the due jobs needs Redis
+        ticker.act(due)
+
+    away.close()
+    store.use(opened)
+    assert [run.state for run in model.last_runs(tick.name, 5)] == ["open"]
+    assert model.last_runs(load.name, 5) == []
+
+
+@pytest.mark.parametrize("key", [store.DEPLOYED, store.PAUSED_JOBS])
+def test_a_key_of_the_wrong_type_is_set_aside_and_schedulers_go_on(
+    machine: Config, opened: Store, key: str, clock: StoppedClock
+) -> None:
+    deploy(machine)
+    [_, tick] = model.jobs()
+    opened.redis.delete(key)
+    opened.redis.set(key, "x")
+    ticker = ticking.Ticker(DeployedCron(machine, clock).read)
+
+    DeployedQueues(machine).act(0.0)
+    ticker.act(tick.next_at or 0.0)
+
+    assert opened.redis.type(key) in (b"hash", b"none")
+    assert [run.state for run in model.last_runs(tick.name, 5)] == ["open"]
+    assert deployments.read(opened) is not None
+    assert rate(opened) == "7.0"
+
+
+@pytest.mark.parametrize("read", [deployments.read, deployments.read_stamps])
+def test_a_deployment_of_the_wrong_type_is_set_aside_by_whoever_reads_it(
+    opened: Store, read: Callable[[Store], object]
+) -> None:
+    opened.redis.set(store.DEPLOYED, "x")
+
+    assert read(opened) in (None, deployments.Stamps(None, None, None))
+
+    assert not opened.redis.exists(store.DEPLOYED)

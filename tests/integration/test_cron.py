@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from lastacross import config, datastore, deferred
 from lastacross.broker import queue_directory
 from lastacross.config import CRON_QUEUE, RetryParameters
-from lastacross.cronruns import model, ticking
+from lastacross.cronruns import model, pauses, ticking
 from lastacross.datastore import outbox
 from lastacross.datastore.tables import CronJob
 from lastacross.errors import CronJobRunningError, UnknownCronJobError, UnreadableJobError
@@ -455,6 +455,68 @@ def test_a_job_runs_when_asked_to_once_at_a_time(lab: CronLab) -> None:
 def test_a_job_that_is_not_there_cannot_be_run(lab: CronLab) -> None:
     with pytest.raises(UnknownCronJobError, match="no job 'nobody'"):
         model.run_by_hand("nobody", lab.clock.now())
+
+
+# --- pausing --------------------------------------------------------------------------------
+
+
+def _resume_around(lab: CronLab, scheduler: ticking.Ticker, patched: pytest.MonkeyPatch, order: str) -> None:
+    """Resume the job just before it is due, while a scheduler ticks just after."""
+    real_end, real_names = pauses.end, pauses.names
+    now = lab.clock.now()
+    others: list[threading.Thread] = []
+    asked = []
+
+    def resume() -> None:
+        model.resume(lab.store, "job", now - 0.1)
+
+    def end(opened: Store, job: str) -> None:
+        if order == "tick, end":
+            scheduler.act(now)
+        real_end(opened, job)
+        if order == "end, tick":
+            scheduler.act(now)
+
+    def names(opened: Store) -> frozenset[str]:
+        found = real_names(opened)
+        asked.append(found)
+        if order == "resume within the tick" and len(asked) == 1:
+            resume()
+        if order == "resume within the hold" and len(asked) == 2:
+            others.append(threading.Thread(target=resume))
+            others[0].start()
+            others[0].join(0.3)
+        return found
+
+    with patched.context() as context:
+        context.setattr(pauses, "end", end)
+        context.setattr(pauses, "names", names)
+        if order.startswith("resume"):
+            scheduler.act(now)
+        else:
+            resume()
+        for other in others:
+            other.join()
+
+
+@pytest.mark.parametrize(
+    "order", ["tick, end", "end, tick", "resume within the tick", "resume within the hold"]
+)
+def test_a_job_that_is_resumed_during_a_tick_goes_on(
+    lab: CronLab, order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler = File(job("every day 10:05")).scheduler()
+    lab.tick_at(scheduler, "2027-03-01 10:00:00")
+    pauses.begin(lab.store, "job")
+    lab.go_to(at("2027-03-01 10:05:00"))
+
+    _resume_around(lab, scheduler, monkeypatch, order)
+
+    assert pauses.names(lab.store) == frozenset()
+    assert lab.next_at() is not None
+    lab.tick_at(scheduler, "2027-03-01 10:05:01")
+    assert lab.work() == ["job-20270301T100500Z"]
+    assert lab.next_at() == "2027-03-02 10:05:00"
 
 
 # --- the request ------------------------------------------------------------------------------

@@ -309,6 +309,7 @@ def test_a_file_that_says_the_same_is_not_uploaded_again(test_store: Store, app_
         ("- name: mail\n  mode: pull\n", {}),
         (MAIL + "- name: more\n  rate: 5/s\n", {}),
         (MAIL, {"backends": "backends:\n- name: counter\n"}),
+        (MAIL, {"dispatch": "dispatch:\n- url: '*/count*'\n  service: default\n"}),
     ],
 )
 def test_every_change_of_meaning_is_uploaded(
