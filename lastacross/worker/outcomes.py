@@ -163,7 +163,7 @@ class OutcomeRecorder:
                 # It would block all threads of its worker again.
                 runs_alone=isinstance(outcome, Stuck),
                 attempt=attempt,
-                **({"trace": outcome.trace} if outcome.trace else {}),
+                trace=outcome.trace,
             )
             event, level = "task.retry", logging.INFO
             fields["delay_seconds"] = round(delay, 3)

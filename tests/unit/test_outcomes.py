@@ -47,6 +47,7 @@ class NotingBroker:
         was_reached: bool,
         runs_alone: bool,
         attempt: str,
+        trace: str,
     ) -> bool:
         """Note it, with the delay."""
         self.steps.append(("retry", round(eta - self.now(), 3), status))
