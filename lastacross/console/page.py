@@ -125,8 +125,6 @@ class Page(RequestHandler):
         """Answer an outage or a refusal with a page of the console."""
         if isinstance(exception, RefusedError):
             return self.problem(exception.status, str(exception), facts=exception.facts)
-        if isinstance(exception, QueueDrainingError):
-            return self.problem(409, f"{str(exception)[:1].upper()}{str(exception)[1:]}.")
         if isinstance(exception, StoreUnavailableError):
             store.current().end_wait(exception)
             return self.problem(503, f"{exception}.", "Redis is unavailable", REDIS_REMEDY)
@@ -321,8 +319,8 @@ class Action(Page):
         remote = str(self.request.environ.get("REMOTE_ADDR", ""))
         try:
             done = self.act(**route)
-        except QueueDrainingError:
-            raise
+        except QueueDrainingError as error:
+            raise _impossible(error) from error
         except StoreUnavailableError as error:
             # Some steps of a long action may have been taken.
             store.current().end_wait(error)
@@ -333,7 +331,7 @@ class Action(Page):
         except Error as error:
             if isinstance(error, RefusedError | DatastoreError):
                 raise
-            raise RefusedError(409, f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
+            raise _impossible(error) from error
         audit.record(store.current(), self.person, self.verb, done.ids, remote)
         self.see_result(done.url, done.message)
 
@@ -360,3 +358,8 @@ class Action(Page):
             raise RefusedError(
                 403, "This form is out of date or does not come from the console. Open the page again."
             )
+
+
+def _impossible(error: Error) -> RefusedError:
+    """The refusal of an action that the engine refuses, in a whole sentence."""
+    return RefusedError(409, f"{str(error)[:1].upper()}{str(error)[1:]}.")
