@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lastacross.broker.listing import ListedTask, Listing
-from lastacross.broker.record import task_id
+from lastacross.broker.record import task_id, text_of
 from lastacross.broker.steps import Steps, transient_errors
 from lastacross.store import KNOWN_BATCHES, batch_key, child_batches_key
 
@@ -76,7 +76,7 @@ class BatchReader(Steps):
             pipeline.zrevrange(KNOWN_BATCHES, first, first + most - 1)
             pipeline.zcard(KNOWN_BATCHES)
             raw, number = pipeline.execute()
-        found = self._summaries([_text(each) for each in raw])
+        found = self._summaries([text_of(each) for each in raw])
         return [batch for batch in found if batch is not None], number
 
     def find(self, batch_id: str) -> BatchSummary | None:
@@ -114,7 +114,7 @@ class BatchReader(Steps):
         owners: list[BatchNode] = []
         ids: list[str] = []
         for node, answer in zip(level, answers, strict=True):
-            found = [_text(each) for each in answer] if isinstance(answer, list) else []
+            found = [text_of(each) for each in answer] if isinstance(answer, list) else []
             kept = found[: left - len(ids)]
             node.has_more = len(kept) < len(found)
             owners += [node] * len(kept)
@@ -145,7 +145,7 @@ class BatchReader(Steps):
                 f"{batch_key(batch_id)}:names", [str(each) for each in indexes]
             )
         usual = [task_id(batch.queue, f"{batch_id}-{index}") for index in indexes]
-        ids = [_text(name) if name else other for name, other in zip(named, usual, strict=True)]
+        ids = [text_of(name) if name else other for name, other in zip(named, usual, strict=True)]
         return Listing(self.store).listed(ids), next_index
 
     def _failed(self, batch_id: str, first: int, limit: int) -> tuple[list[int], int | None]:
@@ -181,7 +181,7 @@ def _summary(identifier: str, values: Any) -> BatchSummary | None:
     """Build a batch from its fields; None if it does not exist or is not a hash."""
     if not isinstance(values, list) or values[0] is None:
         return None
-    text = {name: _text(value or b"") for name, value in zip(_FIELDS, values, strict=True)}
+    text = {name: text_of(value or b"") for name, value in zip(_FIELDS, values, strict=True)}
     return BatchSummary(
         id=identifier,
         queue=text["queue"],
@@ -208,7 +208,3 @@ def _time(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
-
-
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "replace")

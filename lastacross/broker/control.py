@@ -8,7 +8,7 @@ from lastacross import config
 from lastacross.broker import queue_directory
 from lastacross.broker.pull import PullSteps
 from lastacross.broker.readable import retry_options
-from lastacross.broker.record import Value, body_of, dump, load_retry, new_name, task_id
+from lastacross.broker.record import Value, body_of, dump, load_retry, new_name, task_id, text_of
 from lastacross.broker.steps import EXISTS, TOMBSTONED, Broker, NewTask, Steps, transient_errors
 from lastacross.config import RetryParameters
 from lastacross.errors import (
@@ -89,9 +89,9 @@ class Control(Steps):
 
     def _copy(self, queue: str, raw: Mapping[bytes, bytes], body: bytes | None, name: str | None) -> NewTask:
         now = self.now()
-        request = _text(raw[b"description"])
+        request = text_of(raw[b"description"])
         is_pull = request.startswith("PULL ")
-        target = _text(raw[b"target"]) if b"target" in raw else None
+        target = text_of(raw[b"target"]) if b"target" in raw else None
         fields = dump(
             request,
             queue,
@@ -143,7 +143,3 @@ def _deadline(raw: Mapping[bytes, bytes]) -> float | None:
         return float(raw[b"deadline"])
     except (KeyError, ValueError):
         return None
-
-
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "replace")

@@ -12,7 +12,7 @@ from typing import Any, cast
 from lastacross import store
 from lastacross.broker.queue_facts import tokens_in
 from lastacross.broker.readable import MAX_INSTANT
-from lastacross.broker.record import body_of, split_task_id, task_id
+from lastacross.broker.record import body_of, split_task_id, task_id, text_of
 from lastacross.broker.states import ALL, DEAD, READY, SCHEDULED, STATE_OF_STATUS, STATES
 from lastacross.broker.steps import Broker, transient_errors
 from lastacross.store import (
@@ -287,7 +287,7 @@ class Listing:
     def _lists_of(self, queues: Sequence[str]) -> dict[str, list[str]]:
         """The lists of ready tasks of these queues, side lists included."""
         found = {queue: [ready_key(queue)] for queue in queues}
-        for key in sorted(_text(key) for key in self._redis.smembers(RQ_QUEUES)):
+        for key in sorted(text_of(key) for key in self._redis.smembers(RQ_QUEUES)):
             queue, dot, _ = key.removeprefix(READY_PREFIX).partition(".")
             if dot and queue in found:
                 found[queue].append(key)
@@ -303,7 +303,7 @@ class Listing:
         else:
             found = self._redis.zrange(_KEY_OF_STATE[state](queue), 0, limit - 1)
         # A leased task's entry is its id, a colon and its lease id. Our task ids do not contain a colon.
-        return [_text(each).partition(":")[0] for each in found]
+        return [text_of(each).partition(":")[0] for each in found]
 
     def _pull_ids(self, queue: str, state: str, limit: int) -> list[str]:
         now = self._store.now()
@@ -316,11 +316,11 @@ class Listing:
             names = self._redis.zrange(PULL_PREFIX + queue, *bounds, byscore=True, offset=0, num=limit)
         else:
             names = []
-        return [task_id(queue, _text(name)) for name in names]
+        return [task_id(queue, text_of(name)) for name in names]
 
     def _ready_lists(self, queue: str) -> list[str]:
         own = ready_key(queue)
-        keys = sorted(_text(key) for key in self._redis.smembers(RQ_QUEUES))
+        keys = sorted(text_of(key) for key in self._redis.smembers(RQ_QUEUES))
         return [own, *(key for key in keys if key.startswith(f"{READY_PREFIX}{queue}."))]
 
     def _listed(self, ids: list[str]) -> list[ListedTask]:
@@ -362,10 +362,6 @@ def _headers(raw: dict[bytes, bytes]) -> tuple[tuple[str, str], ...]:
         return ()
     raw.pop(b"headers", None)
     return found
-
-
-def _text(name: bytes) -> str:
-    return name.decode("utf-8", "replace")
 
 
 def _instant(text: str | None) -> float | None:

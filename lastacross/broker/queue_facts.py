@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from lastacross.broker.record import instant_text
+from lastacross.broker.record import instant_text, text_of
 from lastacross.broker.steps import Steps, transient_errors
 from lastacross.broker.workers import STATUS_FIELD, WorkerStatus, load_status
 from lastacross.store import (
@@ -256,7 +256,7 @@ class QueueReader(Steps):
         serving = self._serving(sorted(workers)[:MAX_WORKERS]) if facts.lists else []
         running = tuple(_name_of(queue, entry) for entry in leased)
         if facts.mode == "pull":
-            next_tasks = [_text(name) for name in pulled]
+            next_tasks = [text_of(name) for name in pulled]
         else:
             next_tasks = [_name_of(queue, entry) for entry in scheduled]
         return [
@@ -273,7 +273,7 @@ class QueueReader(Steps):
                 pipeline.hmget(key, "queues", "death", STATUS_FIELD)
             answers = pipeline.execute(raise_on_error=False)
         return [
-            _Serving(frozenset(_text(answer[0]).split(",")), load_status(answer[2] or b""))
+            _Serving(frozenset(text_of(answer[0]).split(",")), load_status(answer[2] or b""))
             for answer in answers
             if isinstance(answer, list) and answer[0] and not answer[1]
         ]
@@ -333,7 +333,9 @@ def _waiting(facts: QueueFacts, task: str) -> Iterable[Reason]:
 
 def _facts(name: str, values: Any, now: float, *, is_suspended: bool) -> QueueFacts:
     settings, paused, draining, bucket, lists, counts, oldest, next_due, executed = values
-    rate, bucket_size, limit, disabled, mode, group, target, retry = (_text(each or b"") for each in settings)
+    rate, bucket_size, limit, disabled, mode, group, target, retry = (
+        text_of(each or b"") for each in settings
+    )
     number = _number(rate)
     stops = bool(paused) or disabled == "1" or is_suspended
     tokens, token_at = tokens_in(bucket, number or 0.0, _number(bucket_size) or 0.0, now)
@@ -348,11 +350,11 @@ def _facts(name: str, values: Any, now: float, *, is_suspended: bool) -> QueueFa
         token_at=token_at,
         max_concurrent=None if (most := _number(limit)) is None else int(most),
         in_flight=counts[0],
-        lists={_text(lists[place]): lists[place + 1] for place in range(0, len(lists), 2)},
+        lists={text_of(lists[place]): lists[place + 1] for place in range(0, len(lists), 2)},
         scheduled=counts[1],
         dead=counts[2],
-        oldest_eta=_number(_text(oldest)),
-        next_due=_number(_text(next_due)),
+        oldest_eta=_number(text_of(oldest)),
+        next_due=_number(text_of(next_due)),
         executed_last_minute=executed,
         is_paused=bool(paused),
         is_draining=bool(draining),
@@ -366,7 +368,7 @@ def _facts(name: str, values: Any, now: float, *, is_suspended: bool) -> QueueFa
 
 def tokens_in(values: Any, rate: float, size: float, now: float) -> tuple[float, float | None]:
     """The tokens in a bucket, and when it will have a whole one, as lease_tasks computes them."""
-    tokens, counted_at = (_number(_text(value or b"")) for value in values)
+    tokens, counted_at = (_number(text_of(value or b"")) for value in values)
     if tokens is None or counted_at is None:
         return size, None
     if counted_at > now + MAX_SKEW_SECONDS:
@@ -386,10 +388,6 @@ def _number(text: str) -> float | None:
     return found if -1 < found < 1e15 else None
 
 
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "replace")
-
-
 def _name_of(queue: str, entry: bytes) -> str:
     """The name of a task in an entry, which is its id, or its id with its lease's id."""
-    return _text(entry).partition(":")[0].removeprefix(f"{queue}_")
+    return text_of(entry).partition(":")[0].removeprefix(f"{queue}_")

@@ -300,6 +300,11 @@ def load(identifier: bytes, lease_id: bytes, flat: list[bytes]) -> Leased:
     return Leased(identifier.decode(), lease_id.decode(), dict(zip(flat[::2], flat[1::2], strict=True)))
 
 
+def text_of(value: bytes) -> str:
+    """Decode a value from Redis; malformed bytes become replacement characters."""
+    return value.decode("utf-8", "replace")
+
+
 def new_token() -> str:
     """Generate a lease token that is unique among all running workers.
 

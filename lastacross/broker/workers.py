@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from lastacross.broker.record import text_of
 from lastacross.broker.steps import DEFAULT_GROUP, Steps, transient_errors
 from lastacross.store import RQ_COMMANDS_PREFIX, RQ_WORKER_PREFIX, RQ_WORKERS
 
@@ -145,7 +146,7 @@ class WorkerDirectory(Steps):
                 for key in kept:
                     pipeline.hmget(key, _FIELDS)
                 answers = pipeline.execute(raise_on_error=False)
-        found = [_worker(_text(key), answer) for key, answer in zip(kept, answers, strict=True)]
+        found = [_worker(text_of(key), answer) for key, answer in zip(kept, answers, strict=True)]
         return [worker for worker in found if worker is not None]
 
     def drain(self, name: str) -> bool:
@@ -166,7 +167,7 @@ def _worker(key: str, values: Any) -> WorkerProcess | None:
     """Build a worker from its hash; None if it has expired or has ended."""
     if not isinstance(values, list) or values[_FIELDS.index("last_heartbeat")] is None:
         return None
-    text = {name: _text(value or b"") for name, value in zip(_FIELDS, values, strict=True)}
+    text = {name: text_of(value or b"") for name, value in zip(_FIELDS, values, strict=True)}
     if text["death"]:
         return None
     return WorkerProcess(
@@ -194,7 +195,3 @@ def _time(text: str) -> float | None:
         return datetime.fromisoformat(text.removesuffix("Z")).replace(tzinfo=UTC).timestamp()
     except ValueError:
         return None
-
-
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "replace")
