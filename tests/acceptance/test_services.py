@@ -69,6 +69,8 @@ def hook():
 
 
 runtime.set_shutdown_hook(hook)
+if "NOTE_HOOK" in os.environ:
+    note("hook-set")
 
 
 def start():
@@ -406,12 +408,13 @@ def test_dev_starts_the_backends_that_are_to_be_started(services: Services) -> N
 
 @contextlib.contextmanager
 def web_server(services: Services, port: int, **more: str) -> Iterator[Started]:
-    """``lastacross web``, once it answers."""
+    """``lastacross web``, once it answers and each of its processes has its hook."""
     environ = {**services.environ, "HOST": "127.0.0.1", "PORT": str(port), **more}
     engine = ("-m", "lastacross", "--app", str(services.root))
     with started(python(*engine, "db", "upgrade"), services.root, environ) as upgrade:
         assert upgrade.wait() == 0
-    with started(python(*engine, "web"), services.root, environ) as running:
+    with started(python(*engine, "web"), services.root, {**environ, "NOTE_HOOK": "1"}) as running:
+        services.wait_for_notes("hook-set", WEB_PROCESSES)
         wait_until(lambda: _answers(port), 60, "the web server")
         yield running
 

@@ -1,8 +1,10 @@
 """Finds the engine's files, and the borders between its rooms, that a piece of work passes."""
 
+import contextlib
 import sys
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -24,6 +26,7 @@ class Frames:
         self.files: set[str] = set()
         self.borders: Counter[tuple[str, str]] = Counter()
         self._paths: dict[str, str | None] = {}
+        self._left_out: set[int] = set()
 
     def __enter__(self) -> "Frames":
         threading.setprofile(self._note)
@@ -34,8 +37,17 @@ class Frames:
         sys.setprofile(None)
         threading.setprofile(None)
 
+    @contextlib.contextmanager
+    def leaving_out(self) -> Iterator[None]:
+        """Note nothing of this thread for a while."""
+        self._left_out.add(threading.get_ident())
+        try:
+            yield
+        finally:
+            self._left_out.discard(threading.get_ident())
+
     def _note(self, frame: FrameType, event: str, _arg: object) -> None:
-        if not self.is_on or event != "call":
+        if not self.is_on or event != "call" or threading.get_ident() in self._left_out:
             return
         path = self._path_of(frame)
         if path is None:

@@ -7,6 +7,7 @@ This is a separate program, because a profile affects all threads of its process
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from lastacross import config, store, taskqueue, webapp
 from lastacross.broker import queue_directory
 from lastacross.worker import Serving
 from lastacross.worker.isolation import IsolatedProcesses
-from lastacross.worker.maintenance import Maintenance
 from lastacross.worker.worker import Worker
 from tests.support.frames import Frames
+
+MAX_SECONDS = 60
 
 APP = """
 def app(environ, start_response):
@@ -26,21 +28,36 @@ def app(environ, start_response):
 
 
 class QuietWorker(Worker):
-    """A worker in this thread, without the periodic work that does not depend on a task."""
+    """A worker in this thread; ``frames`` leaves out the periodic work that does not depend on a task."""
+
+    frames: Frames
 
     def _beat(self) -> None:
         pass
 
-    def run_until(self, is_over: Callable[[], bool], frames: Frames) -> None:
+    def _maintain(self) -> None:
+        with self.frames.leaving_out():
+            super()._maintain()
+
+    def _require_threads(self) -> None:
+        pass
+
+    def run_until(self, is_over: Callable[[], bool]) -> None:
         """Make turns, which ``frames`` notes if it is on, until something is over."""
-        was_on = frames.is_on
-        for _ in range(1000):
-            frames.is_on = False
+        ends_at = time.monotonic() + MAX_SECONDS
+        turns = 0
+        was_on = self.frames.is_on
+        while True:
+            self.frames.is_on = False
             if is_over():
                 return
-            frames.is_on = was_on
+            if time.monotonic() > ends_at or self._recorder.failed:
+                raise SystemExit(
+                    f"{turns} turns: {self.done} done, {self._recorder.failed} failed, held {self._held}"
+                )
+            self.frames.is_on = was_on
             self._turn()
-        raise SystemExit("1,000 turns were not enough")
+            turns += 1
 
     @property
     def done(self) -> int:
@@ -62,7 +79,6 @@ def measure(root: Path, redis_url: str) -> Frames:
     opened = store.Store(redis_url)
     store.use(opened)
     queue_directory.upload(opened, configuration)
-    Maintenance.run_due = lambda _: False  # type: ignore[assignment, method-assign]
     with Frames() as frames:
         worker = QuietWorker(
             opened,
@@ -73,24 +89,25 @@ def measure(root: Path, redis_url: str) -> Frames:
             direct_calls={},
             isolated=IsolatedProcesses(root),
         )
+        worker.frames = frames
         worker.register_birth()  # type: ignore[no-untyped-call]
         worker._deadlines.start()
         worker._runners.start()
-        _run_tasks(worker, frames)
+        _run_tasks(worker)
         worker._runners.stop()
         worker._deadlines.stop()
         worker.register_death()  # type: ignore[no-untyped-call]
     return frames
 
 
-def _run_tasks(worker: QuietWorker, frames: Frames) -> None:
+def _run_tasks(worker: QuietWorker) -> None:
     taskqueue.add(url="/warm-up")
-    worker.run_until(lambda: worker.done == 1, frames)
+    worker.run_until(lambda: worker.done == 1)
     with taskqueue.Batch(on_complete=taskqueue.Task(url="/complete")) as batch:
         batch.add(taskqueue.Task(url="/member"))
-    frames.is_on = True
+    worker.frames.is_on = True
     taskqueue.add(url="/work", params={"n": 1})
-    worker.run_until(lambda: batch.progress().finished_at is not None and worker.done >= 3, frames)
+    worker.run_until(lambda: batch.progress().finished_at is not None and worker.done >= 3)
 
 
 if __name__ == "__main__":
