@@ -375,8 +375,7 @@ class QueueDirectory:
         return self._now()[1]
 
     def configuration(self) -> Config:
-        """The process's configuration with the deployed rules of dispatch.yaml."""
-        self.refresh()
+        """The process's configuration with the rules of dispatch.yaml known since the last refresh."""
         own, rules = config.current(), self._dispatch if self._stamp is not None else None
         if rules is None or rules == own.dispatch:
             return own

@@ -173,25 +173,22 @@ def is_pull(fields: list[Value]) -> bool:
 
 @dataclass(slots=True)
 class Leased:
-    """A leased task. Its ``entry`` identifies it in the registry of leased tasks."""
+    """A leased task.
+
+    ``entry`` identifies it in the registry of leased tasks. ``queue`` is the queue's name, and ``name`` the
+    task's name in it.
+    """
 
     id: str
     lease_id: str
     fields: dict[bytes, bytes]
     entry: str = field(init=False)
+    queue: str = field(init=False)
+    name: str = field(init=False)
 
     def __post_init__(self) -> None:
         self.entry = f"{self.id}:{self.lease_id}"
-
-    @property
-    def queue(self) -> str:
-        """The queue's name."""
-        return self.id.partition("_")[0]
-
-    @property
-    def name(self) -> str:
-        """The task's name in its queue."""
-        return self.id.partition("_")[2]
+        self.queue, _, self.name = self.id.partition("_")
 
     @property
     def method_and_url(self) -> tuple[str, str]:
@@ -297,7 +294,8 @@ class Leased:
 
 def load(identifier: bytes, lease_id: bytes, flat: list[bytes]) -> Leased:
     """Build a leased task from the lease script's reply."""
-    return Leased(identifier.decode(), lease_id.decode(), dict(zip(flat[::2], flat[1::2], strict=True)))
+    items = iter(flat)
+    return Leased(identifier.decode(), lease_id.decode(), dict(zip(items, items, strict=True)))
 
 
 def text_of(value: bytes) -> str:

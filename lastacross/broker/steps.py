@@ -195,9 +195,12 @@ class Broker(Steps):
                 field(b"tombstone", b""),
                 field(b"request", b""),
             )
-        held = [bool(is_held) for is_held in self._run("ack_tasks", args)]
-        ended = [task for task, is_held in zip(tasks, held, strict=True) if is_held]
-        if histories := [history_key(task.id) for task in ended if b"history" in task.fields]:
+        held = list(map(bool, self._run("ack_tasks", args)))
+        if histories := [
+            history_key(task.id)
+            for task, is_held in zip(tasks, held, strict=True)
+            if b"history" in task.fields and is_held
+        ]:
             with contextlib.suppress(StoreUnavailableError), translated_errors():
                 self.store.redis.unlink(*histories)
         return held

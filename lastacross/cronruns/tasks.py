@@ -36,7 +36,9 @@ def task_of(entry: CronEntry, name: str, due_at: float, now: float) -> NewTask:
     Raises:
         InvalidTaskError: the job's URL or target is invalid for a task.
     """
-    configuration = queue_directory.current().configuration()
+    directory = queue_directory.current()
+    directory.refresh()
+    configuration = directory.configuration()
     task = Task(url=entry.url, method="GET", name=name, target=_target(entry, configuration))
     target = Targets("", configuration).of(task, CRON_QUEUE)
     tombstone = max(configuration.settings.tombstone_seconds, outbox.MARKER_SECONDS)

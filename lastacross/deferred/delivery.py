@@ -33,22 +33,25 @@ def outcome(body: bytes) -> int:
 
     BaseExceptions, such as a deadline, propagate.
     """
-    current = taskqueue.current_task()
-    seen: dict[str, Any] = (
-        {"queue": current.queue_name, "task": current.name, "attempt": current.attempt} if current else {}
-    )
     if _level_of.isEnabledFor(_log_level):
-        log.log(_log_level, "deferred.run", **seen)
+        log.log(_log_level, "deferred.run", **_seen(taskqueue.current_task()))
     try:
         run(body)
         return 200
     except Exception as failure:
+        current = taskqueue.current_task()
         if current:
             is_of_release = isinstance(failure, MissingCallError | ChangedCallError)
             current.failure = str(failure) if is_of_release else f"{type(failure).__name__}: {failure}"
             current.error = failure
             current.has_failed_for_good = _is_final(failure)
-        return _log_failure(failure, seen)
+        return _log_failure(failure, _seen(current))
+
+
+def _seen(current: taskqueue.CurrentTask | None) -> dict[str, Any]:
+    if current is None:
+        return {}
+    return {"queue": current.queue_name, "task": current.name, "attempt": current.attempt}
 
 
 def _is_final(failure: Exception) -> bool:

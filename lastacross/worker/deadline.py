@@ -10,7 +10,7 @@ import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from lastacross import cancellation, logs
 from lastacross.clock import SYSTEM, Clock
@@ -20,6 +20,7 @@ GRACE_SECONDS = 30.0
 # How long an event loop may take to cancel a coroutine.
 CANCEL_SECONDS = 1.0
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _log = logs.get("lastacross.worker")
@@ -83,7 +84,9 @@ class Deadlines:
         """The number of calls in progress."""
         return len(self._watches)
 
-    def call(self, seconds: float, label: str, function: Callable[[], T]) -> T:
+    def call(
+        self, seconds: float, label: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         """Call the function, and raise DeadlineExceededError in it if it exceeds its deadline.
 
         The error is armed and disarmed under a lock, so that it cannot land after this call has ended. A
@@ -94,7 +97,7 @@ class Deadlines:
         try:
             try:
                 self._arm(watch)
-                return function()
+                return function(*args, **kwargs)
             finally:
                 self._disarm(watch)
         except DeadlineExceededError:

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from lastacross import log_context, logs, tracing
-from lastacross.broker import CurrentTask, Leased, delivering, is_reserved, split_task_id
+from lastacross.broker import CurrentTask, Leased, delivering, is_reserved
 from lastacross.config import CRON_QUEUE
 from lastacross.errors import DeadlineExceededError
 from lastacross.webapp import CRON, CRON_HEADER, CRON_SOURCE_ADDRESS, FAILURE, SOURCE_ADDRESS
@@ -96,7 +96,7 @@ class Delivery:
             seconds = task.deadline_seconds or self._deadline_seconds
             current = current_of(task)
             attempt = self._attempt if tracing.active is None else self._traced_attempt
-            return self._deadlines.call(seconds, task.entry, lambda: attempt(task, current))
+            return self._deadlines.call(seconds, task.entry, attempt, task, current)
         except DeadlineExceededError as error:
             _log.error("task.deadline", **seen(task), seconds=seconds)
             reason = f"DeadlineExceededError: not done after {seconds:g} s"
@@ -193,11 +193,10 @@ def current_of(task: Leased) -> CurrentTask:
     """The part of this delivery that the handler may see."""
     failures = task.failures
     retry_count = failures + task.lost
-    queue, name = split_task_id(task.id)
     return CurrentTask(
         id=task.id,
-        name=name,
-        queue_name=queue,
+        name=task.name,
+        queue_name=task.queue,
         attempt=retry_count + 1,
         retry_count=retry_count,
         execution_count=failures - task.unreached,

@@ -113,17 +113,19 @@ class OutcomeRecorder:
 
     def _note_done(self, done: Sequence[Outcome], held: Sequence[bool]) -> None:
         now, offset = self._broker.now(), self._clock_offset()
-        attempts = []
+        self._count(
+            [
+                _attempt(outcome, DONE if is_held else LOST, offset)
+                for outcome, is_held in zip(done, held, strict=True)
+            ]
+        )
         for outcome, is_held in zip(done, held, strict=True):
             task = outcome.task
             if is_held:
                 self.done += 1
                 self._on_end(task, now, DONE, status=outcome.status)
-                attempts.append(_attempt(outcome, DONE, offset))
             else:
                 _log.warning("task.ack", queue=task.queue, task=task.name, refused=LEASE_LOST)
-                attempts.append(_attempt(outcome, LOST, offset))
-        self._count(attempts)
 
     def _clock_offset(self) -> float:
         """The difference between the Redis server's time and this machine's monotonic time."""
