@@ -12,12 +12,13 @@ from opentelemetry import context, trace
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from lastacross import __version__
+from lastacross import __version__, logs
 from lastacross.tracing import Delivered
 
 _SYSTEM = "lastacross"
 _HEADER = "traceparent"
 _propagator = TraceContextTextMapPropagator()
+_log = logs.get("lastacross.trace")
 
 
 class _Span:
@@ -39,15 +40,33 @@ class _Span:
 class OpenTelemetry:
     """Makes spans with the tracer provider that is set when a span begins."""
 
-    def adding(self, queue: str, count: int) -> contextlib.AbstractContextManager[object]:
-        """The span of adding tasks; an exception marks it as failed."""
+    @contextlib.contextmanager
+    def adding(self, queue: str, count: int) -> Iterator[None]:
+        """The span of adding tasks; an exception marks it as failed.
+
+        An error of a span or its exporter is logged. If it were raised after the tasks were added, the caller
+        would add them again.
+        """
         attributes: dict[str, str | int] = {
             "messaging.system": _SYSTEM,
             "messaging.operation.type": "send",
             "messaging.destination.name": queue,
             "messaging.batch.message_count": count,
         }
-        return _tracer().start_as_current_span(f"add {queue}", kind=SpanKind.PRODUCER, attributes=attributes)
+        opened = contextlib.ExitStack()
+        with _errors_logged(queue):
+            span = _tracer().start_as_current_span(
+                f"add {queue}", kind=SpanKind.PRODUCER, attributes=attributes
+            )
+            opened.enter_context(span)
+        try:
+            yield
+        except BaseException as error:
+            with _errors_logged(queue):
+                opened.__exit__(type(error), error, error.__traceback__)
+            raise
+        with _errors_logged(queue):
+            opened.close()
 
     @contextlib.contextmanager
     def delivering(self, task: Delivered) -> Iterator[_Span]:
@@ -85,6 +104,15 @@ class OpenTelemetry:
         flush = getattr(trace.get_tracer_provider(), "force_flush", None)
         if flush is not None:
             flush()
+
+
+@contextlib.contextmanager
+def _errors_logged(queue: str) -> Iterator[None]:
+    """Log exceptions instead of raising them."""
+    try:
+        yield
+    except Exception:
+        _log.exception("trace.failed", queue=queue)
 
 
 def _tracer() -> trace.Tracer:

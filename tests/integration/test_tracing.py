@@ -296,6 +296,21 @@ def test_an_exporters_error_leaves_the_outcome_and_is_logged(
     assert failed == [("trace.failed", "a")] * 2
 
 
+def test_an_exporters_error_leaves_added_tasks_added_and_is_logged(
+    spans: InMemorySpanExporter, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_export(monkeypatch)
+
+    with capture_logs() as logged:
+        added = taskqueue.add(url="/a", name="a")
+        with pytest.raises(taskqueue.TaskAlreadyExistsError):
+            taskqueue.add(url="/a", name="a")
+
+    assert added.was_enqueued
+    failed = [(each["event"], each["queue"]) for each in logged if each["log_level"] == "error"]
+    assert failed == [("trace.failed", "default")] * 2
+
+
 class LastTask:
     """The input of an isolated process: one task, then no more."""
 
