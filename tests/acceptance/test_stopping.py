@@ -159,9 +159,17 @@ def environ(server: RedisServer, tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def start(environ: Mapping[str, str], tmp_path: Path) -> Iterator[Start]:
-    """Starts commands with this environment."""
+    """Starts commands with this environment, as from a terminal, even if the tests are run by nohup."""
     with contextlib.ExitStack() as stack:
-        yield lambda *line: stack.enter_context(started(python(*line), tmp_path, environ))
+
+        def start_one(*line: str) -> Started:
+            inherited = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+            try:
+                return stack.enter_context(started(python(*line), tmp_path, environ))
+            finally:
+                signal.signal(signal.SIGHUP, inherited)
+
+        yield start_one
 
 
 STARTED = {"worker": "worker.start", "scheduler": "scheduler.start", "dev": "Last Across is at"}
