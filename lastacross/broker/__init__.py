@@ -3,6 +3,7 @@
 docs/lifecycle.md shows the states and steps. Other packages import from this module, not from its submodules.
 """
 
+from lastacross.broker.answers import QueueNumbers
 from lastacross.broker.batches import BatchNode, BatchReader, BatchSummary
 from lastacross.broker.bulk_actions import BulkAction, BulkActions
 from lastacross.broker.control import Control, refuse_new_tasks
@@ -106,6 +107,7 @@ __all__ = [
     "PullTask",
     "QueueDirectory",
     "QueueFacts",
+    "QueueNumbers",
     "QueueReader",
     "RateIsZero",
     "Reason",

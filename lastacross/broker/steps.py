@@ -33,6 +33,8 @@ TOMBSTONED = 11
 MAX_PER_QUEUE = 100
 # A sweep reads hundreds of tasks per queue, so sweeping 100 queues in one script would block Redis for 0.1 s.
 QUEUES_PER_SWEEP = 10
+# Reading the statistics of a queue takes Redis up to 0.2 ms.
+QUEUES_PER_READ = 25
 
 # The default service's workers form this group.
 DEFAULT_GROUP = "default"
@@ -400,17 +402,23 @@ class Broker(Steps):
         with transient_errors():
             return bool(self.store.redis.sismember(PAUSED, queue))
 
-    def read_statistics(self, queue: str) -> QueueNumbers:
-        """Read a snapshot of the queue's statistics."""
-        tasks, leased, oldest, executed, rate, mode = self._run("read_statistics", [self._now_text(), queue])
-        return QueueNumbers(
-            tasks=tasks,
-            leased=leased,
-            oldest_eta=float(oldest) if oldest else None,
-            executed_last_minute=executed,
-            rate=float(rate) if rate else None,
-            mode=mode.decode(),
-        )
+    def read_statistics(self, *queues: str) -> list[QueueNumbers]:
+        """Read a snapshot of each queue's statistics."""
+        answers = []
+        for first in range(0, len(queues), QUEUES_PER_READ):
+            names = queues[first : first + QUEUES_PER_READ]
+            answers += self._run("read_statistics", [self._now_text(), *names])
+        return [
+            QueueNumbers(
+                tasks=tasks,
+                leased=leased,
+                oldest_eta=float(oldest) if oldest else None,
+                executed_last_minute=executed,
+                rate=float(rate) if rate else None,
+                mode=mode.decode(),
+            )
+            for tasks, leased, oldest, executed, rate, mode in answers
+        ]
 
     # --- on request ----------------------------------------------------------------------
 

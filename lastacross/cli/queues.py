@@ -65,7 +65,7 @@ class _Row:
 
 def _row(queue: KnownQueue) -> _Row:
     broker = Broker(store.current())
-    found = broker.read_statistics(queue.name)
+    found = broker.read_statistics(queue.name)[0]
     is_paused = broker.is_paused(queue.name)
     row = _Row(
         queue.name,

@@ -63,7 +63,7 @@ def _emptied_queues(configuration: Config) -> dict[str, int]:
         if queue.is_disabled or name in configuration.queues or name == CRON_QUEUE:
             continue
         # The completion tasks of its batches wait as well.
-        tasks = broker.read_statistics(name).tasks + listing.count([name])[name]["waiting"]
+        tasks = broker.read_statistics(name)[0].tasks + listing.count([name])[name]["waiting"]
         if tasks:
             found[name] = tasks
     return found

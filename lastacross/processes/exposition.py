@@ -79,7 +79,7 @@ def _queues(opened: Store, names: Sequence[str]) -> Iterator[Metric]:
         for state, number in states.items():
             tasks.add_metric([queue, state], number)
     yield tasks
-    numbers = {queue: broker.read_statistics(queue) for queue in names}
+    numbers = dict(zip(names, broker.read_statistics(*names), strict=True))
     now = opened.now()
     ages = {
         queue: 0.0 if found.oldest_eta is None else max(0.0, now - found.oldest_eta)

@@ -5,7 +5,16 @@ from dataclasses import dataclass
 from typing import Any, overload
 
 from lastacross import config, logs, store
-from lastacross.broker import Broker, Control, KnownQueue, PullSteps, PullTask, queue_directory, record
+from lastacross.broker import (
+    Broker,
+    Control,
+    KnownQueue,
+    PullSteps,
+    PullTask,
+    QueueNumbers,
+    queue_directory,
+    record,
+)
 from lastacross.errors import (
     BadTaskStateError,
     InvalidQueueModeError,
@@ -251,7 +260,7 @@ class Queue:
             deadline: the limit for the whole call on App Engine; here, the Redis call has its own timeout.
         """
         checks.check_call_deadline(deadline)
-        return _read_statistics(self)
+        return _read_statistics([self])[0]
 
     def fetch_statistics_async(self) -> "Result[QueueStatistics]":
         """Call ``fetch_statistics`` and return its outcome as a ``Result``."""
@@ -411,8 +420,8 @@ class QueueStatistics:
         """
         checks.check_call_deadline(deadline)
         if isinstance(queue_or_queues, Queue | str):
-            return _read_statistics(_queues_of([queue_or_queues])[0])
-        return [_read_statistics(queue) for queue in _queues_of(list(queue_or_queues))]
+            return _read_statistics(_queues_of([queue_or_queues]))[0]
+        return _read_statistics(_queues_of(list(queue_or_queues)))
 
     @classmethod
     def fetch_async(cls, queue_or_queues: Queue | str | Iterable[Queue] | Iterable[str]) -> Result[Any]:
@@ -428,8 +437,12 @@ def _queues_of(given: list[Queue | str]) -> list[Queue]:
     raise TypeError("fetch accepts either queues or names of queues, not both")
 
 
-def _read_statistics(queue: Queue) -> QueueStatistics:
-    numbers = Broker(store.current()).read_statistics(queue.name)
+def _read_statistics(queues: Sequence[Queue]) -> list[QueueStatistics]:
+    found = Broker(store.current()).read_statistics(*(queue.name for queue in queues))
+    return [_statistics(queue, numbers) for queue, numbers in zip(queues, found, strict=True)]
+
+
+def _statistics(queue: Queue, numbers: QueueNumbers) -> QueueStatistics:
     rate = numbers.rate
     if rate is None:
         # Use this process's queue.yaml, because nothing is uploaded yet or Redis was flushed.

@@ -1,6 +1,6 @@
-"""What the console's pages cost on a busy site: round trips to Redis, and processor time.
+"""What the console's pages and a scrape of the metrics cost: round trips to Redis, and processor time.
 
-The site has 100,000 waiting tasks, 10,000 dead letters, 200 queues, 1,000 batches and a full audit log.
+The busy site has 100,000 waiting tasks, 10,000 dead letters, 200 queues, 1,000 batches and a full audit log.
 """
 
 import resource
@@ -13,6 +13,7 @@ from redis.connection import AbstractConnection
 from lastacross import audit, config, datastore, metrics, store
 from lastacross.accounts import Person
 from lastacross.broker import Broker, DeadGroups, NewTask, queue_directory, record
+from lastacross.processes import exposition
 from lastacross.store import Store
 from lastacross.taskqueue import Batch, Task
 from tests.conftest import SECRET_KEY
@@ -152,6 +153,20 @@ def test_a_page_of_a_busy_site_is_cheap(
     assert 0 <= len(round_trips) <= MAX_ROUND_TRIPS
     assert seconds <= SLACK * MAX_CPU_SECONDS
     assert len(answer.body) < 200_000
+
+
+@pytest.mark.usefixtures("busy")
+def test_a_scrape_of_a_busy_site_is_cheap(round_trips: list[int]) -> None:
+    exposition.scrape("")
+    round_trips.clear()
+    before = _cpu_seconds()
+
+    body, _ = exposition.scrape("")
+
+    seconds = _cpu_seconds() - before
+    print(f"measured metrics: {len(round_trips)} round trips, {seconds:.3f} s, {len(body)} bytes")
+    assert 0 < len(round_trips) <= MAX_ROUND_TRIPS
+    assert seconds <= SLACK * MAX_CPU_SECONDS
 
 
 def _cpu_seconds() -> float:

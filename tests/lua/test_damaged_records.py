@@ -365,4 +365,4 @@ def test_a_damaged_count_of_attempts_harms_no_statistics(scripts: Scripts, value
 
     assert scripts.ack(lease) == [1]
 
-    assert scripts.run("read_statistics", scripts.now, "default")[0] == 0
+    assert scripts.run("read_statistics", scripts.now, "default")[0][0] == 0

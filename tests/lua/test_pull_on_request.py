@@ -105,14 +105,14 @@ def test_a_dead_letter_is_leased_again_with_its_leases_anew(pull: PullScripts) -
 
 def test_the_numbers_are_those_of_the_sets(pull: PullScripts) -> None:
     pull.redis.hset(store.settings_key(QUEUE), mapping={"rate": "5", "mode": "pull"})
-    assert pull.run("read_statistics", pull.at(0), QUEUE)[:3] == [0, 0, b""]
+    assert pull.run("read_statistics", pull.at(0), QUEUE)[0][:3] == [0, 0, b""]
     pull.add("ahead", at=60)
     pull.add("a", "b", "c", "d", at=-3)
     pull.lease(seconds=5, most=1)
     pull.scripts.clock.advance(6)
     pull.lease(seconds=10, most=2)
 
-    tasks, in_flight, oldest, executed, _, mode = pull.run("read_statistics", pull.at(0), QUEUE)
+    tasks, in_flight, oldest, executed, _, mode = pull.run("read_statistics", pull.at(0), QUEUE)[0]
 
     assert (tasks, in_flight, oldest, executed, mode) == (5, 2, b"1799999997.000000", 0, b"pull")
 
@@ -124,4 +124,4 @@ def test_a_leased_task_that_is_deleted_counts_as_executed(pull: PullScripts) -> 
 
     pull.run("delete_tasks", pull.at(0), f"{QUEUE}_a", f"{QUEUE}_b")
 
-    assert pull.run("read_statistics", pull.at(0), QUEUE)[3] == 1
+    assert pull.run("read_statistics", pull.at(0), QUEUE)[0][3] == 1

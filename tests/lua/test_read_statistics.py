@@ -11,7 +11,7 @@ from tests.support.uploads import upload
 
 def numbers(scripts: Scripts, queue: str = "default") -> QueueNumbers:
     """What the broker makes of the answer."""
-    return Broker(scripts.store).read_statistics(queue)
+    return Broker(scripts.store).read_statistics(queue)[0]
 
 
 def test_an_empty_queue(scripts: Scripts) -> None:
