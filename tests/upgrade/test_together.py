@@ -3,13 +3,14 @@
 import itertools
 import random
 import time
+from typing import Any
 
 import pytest
 
 from tests.support.lab import worker_pids
 from tests.support.postgres import PostgresServer
-from tests.support.processes import kill
-from tests.upgrade.former import Code
+from tests.support.processes import kill, wait_until
+from tests.upgrade.former import PRESENT, Code
 from tests.upgrade.versions import PATIENCE, Versions, check_history, pair
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -41,6 +42,36 @@ def test_both_versions_work_together_and_lose_nothing(former_code: Code) -> None
             both.wait_until_done()
         check_history(both)
         check_command_lines(both)
+
+
+def test_processes_of_the_former_release_do_not_revert_a_deployment(former_code: Code) -> None:
+    """They upload their own queue.yaml and cron.yaml whenever they start, and a scheduler undoes it."""
+    with pair(former_code) as both:
+        app = both.apps[PRESENT]
+        with (app / "queue.yaml").open("a") as file:
+            file.write("\n- name: fresh\n  rate: 90/s\n")
+        with (app / "cron.yaml").open("a") as file:
+            file.write("\n- url: /upgrade/cron?act=fresh\n  schedule: every 24 hours\n")
+        environ = {**both.environ, "LASTACROSS_APP": str(app)}
+        with both.working(both.codes):
+            producers = both.produce(seconds=8, pause=0.02)
+            PRESENT.run(["-m", "lastacross", "deploy", "--yes"], environ)
+            wait_until(lambda: is_fresh(both), PATIENCE, "the deployment")
+            with both.working([former_code]):
+                wait_until(lambda: "deploy.restore" in both.logs(), PATIENCE, "the deployment again")
+                wait_until(lambda: is_fresh(both), PATIENCE, "the deployment again")
+                assert [producer.wait(PATIENCE) for producer in producers] == [0, 0]
+                both.wait_until_done()
+            wait_until(lambda: is_fresh(both), PATIENCE, "the deployment after all")
+        check_history(both)
+
+
+def is_fresh(both: Versions) -> bool:
+    """Whether the deployed queue and job are in effect."""
+    redis: Any = both.scene.redis
+    queue = redis.hmget("lastacross:queue:fresh", "rate", "is_disabled")
+    jobs = both.scene.rows("SELECT entry FROM lastacross_cron_job")
+    return queue == [b"90.0", b"0"] and any("act=fresh" in entry for (entry,) in jobs)
 
 
 @pytest.mark.long

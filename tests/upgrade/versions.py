@@ -91,8 +91,11 @@ class Versions:
 
     def rescued(self) -> Counter[str]:
         """How often each task, by name, was taken from a worker that had ended or was too slow."""
-        logs = "\n".join(path.read_text(errors="replace") for path in self.scene.folder.glob("output-*.txt"))
-        return Counter(re.findall(r'"event": "task.rescue".*"task": "[^"_]*_([^"]+)"', logs))
+        return Counter(re.findall(r'"event": "task.rescue".*"task": "[^"_]*_([^"]+)"', self.logs()))
+
+    def logs(self) -> str:
+        """What all processes have logged so far."""
+        return "\n".join(path.read_text(errors="replace") for path in self.scene.folder.glob("output-*.txt"))
 
     def _missing(self) -> set[str]:
         done = {note[key] for note in self.scene.notes() if note["what"] == "end" for key in ("task", "path")}
