@@ -1,8 +1,9 @@
 """The console in a browser: by keyboard alone, without scripts, narrow and wide, light and dark, and live."""
 
 import contextlib
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -10,8 +11,14 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect
+from sqlalchemy import update
 
-from lastacross import config, datastore, store
+from lastacross import audit, config, datastore, store
+from lastacross.broker import Broker, BulkActions, DeadGroups, Listing, WorkerStatus, queue_directory
+from lastacross.config import CRON_QUEUE
+from lastacross.console.app import ROUTES
+from lastacross.cronruns import pauses
+from lastacross.datastore import LongTask
 from lastacross.taskqueue import Queue, Task
 from tests.browser.conftest import SCREENSHOTS, listen_for_complaints
 from tests.conftest import SECRET_KEY
@@ -127,15 +134,125 @@ def test_an_action_is_done_by_keyboard_alone(page: Page) -> None:
 
 def _press(page: Page, name: str) -> None:
     """Go to the link or button with this name by the tab key, and press it."""
-    for _ in range(60):
+    for _ in range(80):
         page.keyboard.press("Tab")
         focused = page.evaluate("document.activeElement.textContent.trim()")
         assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none", focused
-        if focused == name:
+        if focused.split("\n")[0] == name or focused.startswith(f"{name} Report"):
             page.keyboard.press("Enter")
             page.wait_for_load_state()
             return
     pytest.fail(f"{name} was not reached")
+
+
+# --- every action -------------------------------------------------------------------------
+
+
+def disable_mail() -> None:
+    """Let queue.yaml no longer list an empty queue."""
+    broker = Broker(store.current())
+    broker.purge("mail")
+    broker.store.redis.hset(store.settings_key("mail"), "is_disabled", "1")
+
+
+def pause_jobs() -> None:
+    """Pause all cron jobs."""
+    for job in config.current().cron:
+        pauses.begin(store.current(), job.name)
+
+
+def begin_bulk() -> str:
+    """The page of an action on many dead letters."""
+    bulk = BulkActions(store.current()).begin("retry", "none", "letters", "anna", 1000)
+    queue_directory.keep_cron_queue(store.current(), config.current())
+    Queue(CRON_QUEUE).add(Task(url="/", name=f"bulk-{bulk.id}"))
+    return f"dead/bulk/{bulk.id}"
+
+
+def run_long_task() -> None:
+    """Let a long task wait for its worker."""
+    Queue("default").add(Task(url="/report", name="report"))
+    with datastore.session() as session:
+        waits = update(LongTask).where(LongTask.status == "done")
+        session.execute(waits.values(status="ready", finished_at=None, task_name="report"))
+
+
+def register_worker() -> None:
+    """A worker process that listens until the next refill."""
+    opened = store.current()
+    console_data.register_worker(
+        "lastacross-web-1", WorkerStatus("2.0", 8, 0, 0, (), 1, ("default",)), opened.now()
+    )
+
+
+def nothing() -> None:
+    """The usual data will do."""
+
+
+def dead_task() -> str:
+    """The page of a dead letter."""
+    [task] = Listing(store.current()).tasks("default", ["dead"], 1)
+    return f"tasks/default/{task.name}"
+
+
+def dead_group() -> str:
+    """The page of a group of dead letters."""
+    return f"dead/{DeadGroups(store.current()).all()[0].id}"
+
+
+ACTIONS: dict[str, tuple[Callable[[], object], str | Callable[[], str], str]] = {
+    "PauseQueue": (nothing, "queues/mail", "Pause"),
+    "ResumeQueue": (nothing, "queues/invoices", "Resume"),
+    "DrainQueue": (nothing, "queues/mail", "Drain"),
+    "UndrainQueue": (lambda: Queue("mail").drain(), "queues/mail", "Accept new tasks"),
+    "ForgetQueue": (disable_mail, "queues/mail", "Forget"),
+    "PurgeQueue": (nothing, "queues/mail", "Purge"),
+    "RunTask": (nothing, "tasks/mail/json", "Run now"),
+    "RetryTask": (nothing, dead_task, "Retry"),
+    "DeleteTask": (nothing, "tasks/mail/json", "Delete"),
+    "FreeTask": (nothing, "tasks/mail/json", "Delete and free the name"),
+    "CopyTask": (nothing, "tasks/mail/json", "Run a copy"),
+    "CancelBulk": (nothing, begin_bulk, "Stop"),
+    "RetryGroup": (nothing, dead_group, "Retry all"),
+    "DeleteGroup": (nothing, dead_group, "Delete all"),
+    "CancelBatch": (nothing, "batches?batch=export", "Cancel"),
+    "DrainWorker": (register_worker, "workers", "Drain"),
+    "CancelLongTask": (run_long_task, "longtasks", "Cancel"),
+    "RunJob": (nothing, "cron", "Run now"),
+    "PauseJob": (nothing, "cron", "Pause"),
+    "ResumeJob": (pause_jobs, "cron", "Resume"),
+}
+
+
+def test_the_actions_are_all_there_are() -> None:
+    names = {name.rpartition(".")[2] for name in ROUTES.values()}
+    assert {name for name in names if not name.endswith("Page")} == ACTIONS.keys()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("has_scripts", [True, False], ids=["scripts", "no-scripts"])
+@pytest.mark.parametrize("action", ACTIONS)
+def test_every_action_is_done_by_keyboard_alone(
+    chromium: Browser, url: str, action: str, has_scripts: bool
+) -> None:
+    console_data.fill_again()
+    prepare, place, link = ACTIONS[action]
+    prepare()
+    listener = store.current().redis.pubsub()
+    listener.subscribe("rq:pubsub:lastacross-web-1")
+    with profile(chromium, url, java_script_enabled=has_scripts) as context, listener:
+        page = context.new_page()
+        page.goto(f"/_ah/admin/{place if isinstance(place, str) else place()}")
+
+        _press(page, link)
+        question = page.get_by_role("heading", level=1).inner_text()
+        _press(page, page.locator(".confirm .primary").inner_text())
+
+        status = page.get_by_role("status")
+        expect(status).to_have_text(re.compile(r"\.$"))
+        print(f"{action}: {question} {status.inner_text()}")
+    if action != "RunJob":
+        assert len(audit.read(store.current()).entries) == 2, "a line of this action, and one of the data"
 
 
 def test_everything_works_without_scripts(chromium: Browser, url: str) -> None:

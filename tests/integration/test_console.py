@@ -5,7 +5,7 @@ import pickle
 import re
 import threading
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from lastacross import audit, config, datastore, store, taskqueue, webapp
 from lastacross import console as console_room
 from lastacross.accounts import Person
 from lastacross.broker import (
-    STATUS_FIELD,
     Broker,
     Control,
     FailedAttempt,
@@ -33,7 +32,7 @@ from lastacross.store.store import SAME_WAIT_SECONDS
 from lastacross.taskqueue import Batch, Queue, Task
 from lastacross.worker.deadline import Deadlines
 from lastacross.worker.delivery import Delivery
-from tests.support import console, databases
+from tests.support import console, console_data, databases
 from tests.support.clock import StoppedClock
 from tests.support.console import Visitor, signed_in_as
 from tests.support.hands import Hands
@@ -260,7 +259,7 @@ def test_a_lone_surrogate_is_shown_as_an_escape(admin: Visitor, clock: StoppedCl
     Queue("mail").add(Task('{"a": "\\ud800"}', name="t", url="/send"))
     last = ("no \ud800", "mail_t", clock.now())
     status = WorkerStatus("2.0", 8, 0, 0, (), 1, ("default",), False, *last)
-    register_worker("lastacross-a", status, clock.now())
+    console_data.register_worker("lastacross-a", status, clock.now())
 
     assert r'"a": "\ud800"' in admin.json("tasks/mail/t")["body"]["text"]
     assert r"\ud800" in admin.get("tasks/mail/t").html.find("section", attrs={"aria-labelledby": "body"}).text
@@ -453,6 +452,9 @@ def test_the_audit_log_is_filtered(admin: Visitor) -> None:
 
     assert [entry["name"] for entry in admin.json("audit?name=ben")["entries"]] == ["ben"]
     assert admin.json("audit?action=task")["entries"] == []
+
+
+IDLE = WorkerStatus("2.0", 8, 0, 0, (), 1, ("default",))
 
 
 # --- who may do what ----------------------------------------------------------------------
@@ -704,28 +706,11 @@ def test_a_batch_is_shown_as_a_tree_with_its_failed_members_and_cancelled(admin:
     assert admin.get("batches?batch=unknown", 404)
 
 
-def register_worker(name: str, status: WorkerStatus, now: float, queues: str = "mail") -> None:
-    """Write what a worker process writes with each heartbeat."""
-    at = f"{datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
-    fields = {
-        "hostname": "web-1",
-        "pid": "17",
-        "state": "busy",
-        "birth": at,
-        "last_heartbeat": at,
-        "queues": queues,
-    }
-    redis = store.current().redis
-    redis.sadd(store.RQ_WORKERS, store.RQ_WORKER_PREFIX + name)
-    shown: Any = {**fields, STATUS_FIELD: status.dump()}
-    redis.hset(store.RQ_WORKER_PREFIX + name, mapping=shown)
-
-
 def test_a_worker_is_shown_with_what_it_runs(admin: Visitor, clock: StoppedClock) -> None:
     now = clock.now()
     running, last = (("mail_t", now - 5),), ("HTTP 500", "mail_u", now)
     status = WorkerStatus("2.0", 8, 1, 3, running, 98_000_000, ("default",), False, *last)
-    register_worker("lastacross-web-1", status, now)
+    console_data.register_worker("lastacross-web-1", status, now)
 
     found = admin.json("workers")
     [worker] = found["workers"]
@@ -741,7 +726,9 @@ def test_a_worker_is_shown_with_what_it_runs(admin: Visitor, clock: StoppedClock
 
 
 def test_draining_a_worker_that_does_not_listen_is_refused(admin: Visitor, clock: StoppedClock) -> None:
-    register_worker("lastacross-a", WorkerStatus("2.0", 8, 0, 0, (), 1, ("default",)), clock.now())
+    console_data.register_worker(
+        "lastacross-a", WorkerStatus("2.0", 8, 0, 0, (), 1, ("default",)), clock.now()
+    )
     form = admin.get("workers/lastacross-a/drain").forms[1]
 
     assert "does not listen" in form.submit(status=409).text
@@ -768,7 +755,9 @@ def kinds(admin: Visitor) -> list[str]:
 
 
 def test_the_overview_names_what_needs_attention(admin: Visitor, clock: StoppedClock) -> None:
-    register_worker("lastacross-a", WorkerStatus("2.0", 8, 0, 0, (), 1, ("default",)), clock.now())
+    console_data.register_worker(
+        "lastacross-a", WorkerStatus("2.0", 8, 0, 0, (), 1, ("default",)), clock.now()
+    )
     assert kinds(admin) == []
 
     Queue("mail").add([Task(url="/a"), Task(url="/a")])
@@ -784,7 +773,9 @@ def test_the_overview_names_what_needs_attention(admin: Visitor, clock: StoppedC
 
 
 def test_refused_deliveries_need_attention_for_an_hour(admin: Visitor, clock: StoppedClock) -> None:
-    register_worker("lastacross-a", WorkerStatus("2.0", 8, 0, 0, (), 1, ("default",)), clock.now())
+    console_data.register_worker(
+        "lastacross-a", WorkerStatus("2.0", 8, 0, 0, (), 1, ("default",)), clock.now()
+    )
     admin.client.post("/tasks/send", headers={"X-Lastacross-Delivery": "nonsense"}, status=403)
 
     [item] = admin.json("")["attention"]
@@ -800,7 +791,9 @@ def test_refused_deliveries_need_attention_for_an_hour(admin: Visitor, clock: St
 def test_stuck_outbox_rows_late_jobs_and_silent_workers_need_attention(
     admin: Visitor, clock: StoppedClock
 ) -> None:
-    register_worker("lastacross-a", WorkerStatus("2.0", 8, 0, 0, (), 1, ("default",)), clock.now() - 60)
+    console_data.register_worker(
+        "lastacross-a", WorkerStatus("2.0", 8, 0, 0, (), 1, ("default",)), clock.now() - 60
+    )
     model.deploy(config.current().cron, clock.now() - 90 * 86_400)
     with datastore.session() as session:
         row = {"queue": "mail", "task_id": "mail_t", "record": b"", "created_at": 1.0}
@@ -837,7 +830,9 @@ def test_a_task_that_fails_again_and_again_needs_attention_until_it_ends(
     admin: Visitor, clock: StoppedClock
 ) -> None:
     lists = "mail,default"
-    register_worker("lastacross-a", WorkerStatus("2.0", 8, 0, 0, (), 1, ("default",)), clock.now(), lists)
+    console_data.register_worker(
+        "lastacross-a", WorkerStatus("2.0", 8, 0, 0, (), 1, ("default",)), clock.now(), lists
+    )
     Queue("mail").add(Task(url="/a", name="t"))
     fail("mail", 9)
     assert kinds(admin) == []

@@ -2,16 +2,26 @@
 
 import json
 import pickle
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import insert, update
+from sqlalchemy import delete, insert, update
 
 from lastacross import audit, config, datastore, metrics, store
 from lastacross.accounts import Person
-from lastacross.broker import Broker, FailedAttempt, Leased, queue_directory, task_id
+from lastacross.broker import (
+    STATUS_FIELD,
+    Broker,
+    FailedAttempt,
+    Leased,
+    WorkerStatus,
+    queue_directory,
+    task_id,
+)
 from lastacross.cronruns import model
-from lastacross.datastore import CronRun, LongTask
+from lastacross.datastore import CronJob, CronRun, LongTask
 from lastacross.taskqueue import Batch, Queue, Task
 
 APP = "handlers:\n- url: /.*\n  script: main.app\n"
@@ -69,6 +79,7 @@ def fill() -> None:
     """Fill the current store and database."""
     opened = store.current()
     queue_directory.upload(opened, config.current())
+    queue_directory.of(opened).refresh(is_urgent=True)
     _add_tasks()
     _fail_some()
     Queue("invoices").pause()
@@ -79,6 +90,15 @@ def fill() -> None:
     )
     recorder.flush()
     audit.record(opened, Person("anna", "admin", "password"), "queue.pause", ["invoices"], "203.0.113.9")
+
+
+def fill_again() -> None:
+    """Replace everything in the current store and database."""
+    store.current().redis.flushall()
+    with datastore.session() as session:
+        for table in (CronRun, CronJob, LongTask):
+            session.execute(delete(table))
+    fill()
 
 
 def _add_tasks() -> None:
@@ -145,6 +165,23 @@ def _long_task(number: int, status: str, now: float) -> dict[str, object]:
         },
         "error": "ValueError: no code" if status == "failed" else None,
     }
+
+
+def register_worker(name: str, status: WorkerStatus, now: float, queues: str = "mail") -> None:
+    """Write what a worker process writes with each heartbeat."""
+    at = f"{datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+    fields = {
+        "hostname": "web-1",
+        "pid": "17",
+        "state": "busy",
+        "birth": at,
+        "last_heartbeat": at,
+        "queues": queues,
+    }
+    redis = store.current().redis
+    redis.sadd(store.RQ_WORKERS, store.RQ_WORKER_PREFIX + name)
+    shown: Any = {**fields, STATUS_FIELD: status.dump()}
+    redis.hset(store.RQ_WORKER_PREFIX + name, mapping=shown)
 
 
 def add_markup(markup: str) -> str:
