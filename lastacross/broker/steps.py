@@ -176,7 +176,8 @@ class Broker(Steps):
 
     def lease(self, lists: Sequence[str], **request: Unpack[LeaseRequest]) -> LeaseResult:
         """Lease tasks from queues or side lists (``store.side_list``) in the given order."""
-        return lease_result(self._run(LEASE_SCRIPT, _lease_args(self._now_text(), lists, request)))
+        now = self._verifiable_now(request["lease_seconds"] / 2)
+        return lease_result(self._run(LEASE_SCRIPT, _lease_args(now, lists, request)))
 
     def args_of_later_lease(self, lists: Sequence[str], **request: Unpack[LeaseRequest]) -> list[Arg]:
         """The arguments for running ``LEASE_SCRIPT`` later, when the script reads the server's clock."""

@@ -212,6 +212,25 @@ def test_a_server_clock_that_was_set_back_does_not_stop_a_queue(scripts: Scripts
     assert len(scripts.lease()) == 1
 
 
+def test_a_request_that_arrives_late_is_served_at_the_servers_time(scripts: Scripts) -> None:
+    """It moves no bucket's clock back, and its leases do not expire at once."""
+    seconds, _ = scripts.redis.time()
+    scripts.configure("default", rate=0.001, bucket_size=2)
+    scripts.add("default_a", "default_b")
+    bucket = {"tokens": 1, "counted_at": f"{seconds:.6f}"}
+    scripts.redis.hset(store.bucket_key("default"), mapping=bucket)
+
+    def ask(number: int) -> Any:
+        late = f"{seconds - 60:.6f}~4"
+        return scripts.run("lease_tasks", late, 8.0, "w", number, 50, 50, 1, "default", "default")
+
+    assert len(ask(100)[0]) == 1
+    [(_, score)] = scripts.redis.zrange("rq:wip:default", 0, -1, withscores=True)
+    assert 0 <= score - store.LEASE_SCORE_SHIFT_SECONDS - (seconds + 8) < 60
+    assert ask(200)[0] == []
+    assert float(scripts.redis.hget(store.bucket_key("default"), "counted_at")) >= seconds
+
+
 def test_a_stale_entry_costs_no_token(scripts: Scripts) -> None:
     scripts.configure("default", rate=5, bucket_size=2)
     scripts.redis.rpush(store.ready_key("default"), "default_gone", "default_gone2")

@@ -1,6 +1,8 @@
 -- lease_tasks: lease ready tasks to a worker of their group, within their queues' limits.
 --
--- ARGV 1: the current time, or '' to read the server's clock if this call is queued behind a BLPOP.
+-- ARGV 1: the current time as trusted_time takes it, or '' if this call is queued behind a BLPOP. The server's clock
+-- counts then, and if the call is late, because its process or its network was frozen. With the old time its leases
+-- would expire at once, and the buckets' clock would seem to have been set back.
 -- ARGV 2 to 5: how many seconds a lease lasts, the worker's lease token, the number of its last lease, and
 -- the maximum number of tasks to lease.
 -- ARGV 6: the number of free threads, or -1 if it is unknown when this runs. In that case the worker gets only
@@ -22,6 +24,7 @@
 -- include: keys
 -- include: fan_in
 -- include: lose
+-- include: server_time
 
 if call('EXISTS', SUSPENDED) == 1 then
   return { {}, '', 0, {}, 0, '' }
@@ -33,10 +36,9 @@ local wanted, free, groups = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV
 -- then have to wait for the thread although its token is already spent.
 local is_asleep = free < 0
 free = math.max(0, free)
-local now = tonumber(ARGV[1])
-if not now then
-  local seconds, microseconds = unpack(call('TIME'))
-  now = tonumber(seconds) + tonumber(microseconds) / 1e6
+local now, is_trusted = trusted_time(ARGV[1])
+if not now or not is_trusted then
+  now = server_time()
 end
 local score = instant(now + lease_seconds + LEASE_SHIFT)
 local leased, missing, next_due, more, must_promote, resume_at_list = {}, {}, nil, 0, 0, nil

@@ -12,6 +12,7 @@
 -- include: fan_in
 -- include: lose
 -- include: due
+-- include: server_time
 -- include: rescue
 
 local limit, queues = ARGV[2], { unpack(ARGV, 4) }

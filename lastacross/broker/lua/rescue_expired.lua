@@ -6,6 +6,7 @@
 -- include: keys
 -- include: fan_in
 -- include: lose
+-- include: server_time
 -- include: rescue
 
 local now, is_trusted = trusted_time(ARGV[1])
