@@ -245,7 +245,7 @@ def resume(opened: Store, job: str, at: float) -> None:
     """Let a job run by its schedule again, from now on; the runs that it has missed stay missed.
 
     Raises:
-        StoreUnavailableError: Redis does not answer.
+        StoreUnavailableError: Redis is not responding.
     """
     # First, so that no scheduler sets the job aside after its next time is known.
     pauses.end(opened, job)

@@ -9,7 +9,7 @@ def names(opened: Store) -> frozenset[str]:
     """Return the names of the paused jobs.
 
     Raises:
-        StoreUnavailableError: Redis does not answer.
+        StoreUnavailableError: Redis is not responding.
     """
     with translated_errors():
         try:
@@ -25,7 +25,7 @@ def begin(opened: Store, job: str) -> None:
     """Start no run of a job until it is resumed; a run that has begun goes on.
 
     Raises:
-        StoreUnavailableError: Redis does not answer.
+        StoreUnavailableError: Redis is not responding.
     """
     with translated_errors():
         opened.redis.sadd(PAUSED_JOBS, job)
@@ -35,7 +35,7 @@ def end(opened: Store, job: str) -> None:
     """Note that a job is no longer paused; ``model.resume`` also sets its next due time.
 
     Raises:
-        StoreUnavailableError: Redis does not answer.
+        StoreUnavailableError: Redis is not responding.
     """
     with translated_errors():
         opened.redis.srem(PAUSED_JOBS, job)

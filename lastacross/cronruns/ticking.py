@@ -45,8 +45,8 @@ class Ticker:
         """Start the due jobs and return how many were started.
 
         Raises:
-            StoreUnavailableError: Redis does not answer.
-            DatastoreUnavailableError: the datastore does not answer.
+            StoreUnavailableError: Redis is not responding.
+            DatastoreUnavailableError: the datastore is not responding.
         """
         entries = self._read()
         if entries is not None:

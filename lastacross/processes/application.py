@@ -35,7 +35,7 @@ _kept: tuple[Config, Application] | None = None
 
 
 def load_for_forks(configuration: Config) -> None:
-    """Load the application in a process that will fork others, in which ``load`` only looks it up.
+    """Load the application in a process that will fork others; in the forks, ``load`` only looks it up.
 
     Raises:
         ConfigError: as for ``load``.
@@ -48,7 +48,7 @@ def load(configuration: Config, *, server_software: str | None = None) -> Applic
     """Load this configuration's application and make it the process's current one.
 
     Args:
-        configuration: of its folder.
+        configuration: the configuration of the application's folder.
         server_software: as for ``prepare_process``.
 
     Raises:
@@ -74,7 +74,7 @@ def prepare_process(configuration: Config, *, server_software: str | None = None
     """Set up everything that the application's modules rely on when they are imported.
 
     Args:
-        configuration: of its folder.
+        configuration: the configuration of the application's folder.
         server_software: the value of SERVER_SOFTWARE, or None to use the configuration's.
 
     Raises:
@@ -92,7 +92,7 @@ def prepare_process(configuration: Config, *, server_software: str | None = None
 
 
 def enable_traces() -> None:
-    """Make spans from now on.
+    """Start recording spans.
 
     Raises:
         ConfigError: OpenTelemetry is not installed.
@@ -125,7 +125,7 @@ def _builtins() -> Mapping[str, Wsgi]:
 
 
 def _sign_in(environ: Environ, start_response: Start) -> Body:
-    """Serve the sign-in page, whose libraries are imported at its first use."""
+    """Serve the sign-in page, importing its libraries on first use."""
     serve: Wsgi = importlib.import_module("lastacross.signin").serve
     return serve(environ, start_response)
 

@@ -23,17 +23,17 @@ class ChildProcess(Protocol):
         """The return code, negative for a signal; None while the process runs."""
 
     def send_signal(self, sig: int) -> None:
-        """Send a signal, unless the process has been found to have ended."""
+        """Send a signal, unless the process is known to have exited."""
 
     def terminate(self) -> None:
         """Send SIGTERM."""
 
 
 class ForkedProcess:
-    """A process that another one forked and that became, or is about to become, a child of this one.
+    """A process that another one forked, and that is or will soon be a child of this one.
 
     Args:
-        pid: the process.
+        pid: the process's id.
     """
 
     def __init__(self, pid: int) -> None:
@@ -46,7 +46,7 @@ class ForkedProcess:
             try:
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
             except ChildProcessError:
-                # Until the process that forked it has ended, it is not our child yet.
+                # It is not our child until the process that forked it has exited.
                 if not os.path.exists(f"/proc/{self.pid}"):
                     self.returncode = -signal.SIGKILL
                 return self.returncode
@@ -55,7 +55,7 @@ class ForkedProcess:
         return self.returncode
 
     def send_signal(self, sig: int) -> None:
-        """Send a signal, unless the process has been found to have ended."""
+        """Send a signal, unless the process is known to have exited."""
         if self.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, sig)
@@ -71,7 +71,7 @@ def fork(
     environ: Mapping[str, str],
     own_fds: Collection[int],
 ) -> ForkedProcess:
-    """Fork this process instead of starting a program, so that the two share their memory.
+    """Fork this process instead of starting a program, so that parent and child share memory.
 
     The child begins like a program: in a session of its own and without signal handlers.
 
@@ -79,27 +79,27 @@ def fork(
         command: the command line that the child shows.
         run: what it runs; returns the exit code.
         environ: its environment.
-        own_fds: this process's open files, which the child closes. Any others may belong to modules that both
-            have imported, such as a debugger's.
+        own_fds: this process's own open files, which the child closes. Any others may belong to modules that
+            both have imported, such as a debugger.
 
     Raises:
-        OSError: the system has no process or memory left.
+        OSError: the system is out of processes or memory.
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()
-    # A collection in the child would otherwise write to all objects, and so copy their memory.
+    # A garbage collection in the child would otherwise write to all objects and thereby copy their memory.
     gc.collect()
     gc.freeze()
     pid = os.fork()
     if pid:
         return ForkedProcess(pid)
-    # Nothing may return into the parent's functions, whose folders and connections are not ours.
+    # Never return to the parent's functions, because their folders and connections are not ours.
     code = 1
     try:
         _begin_anew(command, environ, own_fds)
         code = run()
-    except SystemExit as end:  # gunicorn's processes end like this
+    except SystemExit as end:  # gunicorn's processes exit like this
         print_reason(end)
         code = exit_code_of(end)
     except BaseException:
@@ -112,7 +112,7 @@ def fork(
 
 
 def can_fork() -> bool:
-    """Whether this process has one thread, so that no other one can hold a lock during a fork."""
+    """Whether this process has only one thread, so that no other thread can hold a lock during a fork."""
     return len(os.listdir("/proc/self/task")) == 1
 
 

@@ -9,13 +9,13 @@ more than another waits before it accepts a new one.
 import mmap
 
 SLOTS = 64
-"""Maximum number of counted processes; any further one accepts connections without counting."""
+"""The maximum number of counted processes; any others accept connections without being counted."""
 
 _NOT_ACCEPTING = -1
 
 
 class ConnectionShares:
-    """The counts of all processes; the parent creates it and assigns each slot before it forks."""
+    """The counts of all processes; the parent creates them and assigns each slot before forking."""
 
     def __init__(self) -> None:
         # Each number has eight bytes that are written atomically, so a reader never sees half a number.
@@ -29,23 +29,23 @@ class ConnectionShares:
         return self._free.pop(0) if self._free else None
 
     def give_back(self, slot: int | None) -> None:
-        """Free the slot of a process that has ended for any reason."""
+        """Free the slot of a process that has exited for whatever reason."""
         if slot is not None:
             self.leave(slot)
             self._free.append(slot)
 
     def note(self, slot: int | None, count: int) -> None:
-        """Publish that this slot's process accepts connections and has ``count`` of them."""
+        """Publish that this slot's process is accepting connections and has ``count`` of them."""
         if slot is not None:
             self._counts[slot] = count
 
     def leave(self, slot: int | None) -> None:
-        """Publish that this slot's process accepts no more connections, so that no process waits for it."""
+        """Publish that this slot's process no longer accepts connections, so that none waits for it."""
         if slot is not None:
             self._counts[slot] = _NOT_ACCEPTING
 
     def surplus(self, slot: int | None) -> int:
-        """How many connections this process has beyond those of the least loaded accepting process."""
+        """How many more connections this process has than the least loaded process that is accepting them."""
         if slot is None:
             return 0
         own = self._counts[slot]

@@ -79,7 +79,7 @@ def is_in_use(path: Path) -> bool:
     except OSError:
         return False
     try:
-        # A process that tries to lock the folder meanwhile keeps trying for longer than this check takes.
+        # A process that tries to lock the folder in the meantime retries for longer than this check takes.
         return not _has_locked(lock_fd)
     finally:
         os.close(lock_fd)

@@ -16,15 +16,15 @@ class Harm:
     """The work that a deployment would stop.
 
     Attributes:
-        queues: the queues to be disabled although they have tasks, with the number of tasks.
-        jobs: the cron jobs to be deleted during a run.
+        queues: the queues that would be disabled although they have tasks, with their task counts.
+        jobs: the cron jobs that would be deleted while they are running.
     """
 
     queues: dict[str, int]
     jobs: tuple[str, ...]
 
     def sentences(self) -> Iterator[str]:
-        """Describe each of them."""
+        """Describe each affected queue and job."""
         for name, tasks in self.queues.items():
             yield (
                 f"queue.yaml does not list the queue {name}, which would be disabled and keep its "
@@ -36,7 +36,7 @@ class Harm:
 
 @dataclass(frozen=True)
 class Deployed:
-    """The result of a deployment: the deployment itself, and the revisions that ran, by their owner."""
+    """The result of a deployment: the deployment itself, and the revisions that were applied, by owner."""
 
     deployment: Deployment
     files: tuple[str, ...]
@@ -47,7 +47,7 @@ def harm_of(configuration: Config) -> Harm:
     """Find the work that deploying this folder would stop.
 
     Raises:
-        StoreUnavailableError: Redis does not answer.
+        StoreUnavailableError: Redis is not responding.
     """
     return Harm(_emptied_queues(configuration), _dropped_jobs(configuration))
 
@@ -62,7 +62,7 @@ def _emptied_queues(configuration: Config) -> dict[str, int]:
     for name, queue in sorted(directory.all().items()):
         if queue.is_disabled or name in configuration.queues or name == CRON_QUEUE:
             continue
-        # The completion tasks of its batches wait as well.
+        # The completion tasks of its batches are also waiting.
         tasks = broker.read_statistics(name)[0].tasks + listing.count([name])[name]["waiting"]
         if tasks:
             found[name] = tasks
@@ -77,18 +77,19 @@ def _dropped_jobs(configuration: Config) -> tuple[str, ...]:
         running = {run.job for run in model.open_runs()}
         return tuple(job.name for job in model.jobs() if job.name in running and job.name not in kept)
     except DatastoreError:
-        # Before the first migration there are no jobs; any other problem ends the migration that follows.
+        # Before the first migration there are no jobs; any other problem makes the migration that follows
+        # fail.
         return ()
 
 
 def deploy(configuration: Config) -> Deployed:
     """Update the tables, and put the folder's files into effect on all machines.
 
-    A folder without a queue.yaml leaves the deployed queues in effect, and one without a cron.yaml the
+    A folder without a queue.yaml leaves the deployed queues in effect, and one without a cron.yaml leaves the
     deployed jobs.
 
     Raises:
-        StoreUnavailableError: Redis does not answer.
+        StoreUnavailableError: Redis is not responding.
         DatastoreError: the tables cannot be updated.
     """
     opened = store.current()
@@ -99,7 +100,7 @@ def deploy(configuration: Config) -> Deployed:
         opened, configuration, cron=cron, cause="deploy", keeps_cron=cron is None
     )
     if configuration.has_cron_file:
-        # Another process that deploys at the same time makes this fail, and then it must be repeated.
+        # This fails if another process deploys at the same time, and must then be repeated.
         while not model.deploy(configuration.cron, opened.now()):
             pass
     revisions = tuple((each.owner, tuple(each.revisions)) for each in done if each.revisions)

@@ -1,8 +1,7 @@
 """``lastacross dev``: runs everything on this machine under one supervisor, ready in seconds.
 
 It starts its own Redis unless REDIS_URL is given, updates the datastore's tables, and starts the web server,
-two workers, the backends' workers and a scheduler. All data is kept in the data folder, so it is still there
-at the next start.
+two workers, the backends' workers and a scheduler. All data is kept in the data folder and survives restarts.
 """
 
 import contextlib
@@ -36,7 +35,7 @@ def run(root: Path, environ: Mapping[str, str], run_command: workers.Command | N
     Args:
         root: the application's folder.
         environ: the base environment.
-        run_command: runs a command of ``lastacross`` in a fork of this process.
+        run_command: a callable that runs a ``lastacross`` command in a fork of this process.
 
     Returns:
         The exit code.
@@ -44,8 +43,8 @@ def run(root: Path, environ: Mapping[str, str], run_command: workers.Command | N
     Raises:
         ConfigError: a file or a variable is invalid.
         StartupError: the port or the data folder is taken.
-        DatastoreError: the datastore's tables cannot be updated. With a preload process, that process says so
-            and the exit code is its own.
+        DatastoreError: the datastore's tables cannot be updated. If there is a preload process, it reports
+            this and its exit code is returned.
     """
     environ = {**environ, "LASTACROSS_DEV": "1", workers.SERVICE: DEFAULT_SERVICE}
     configuration = config.load(root, environ)
@@ -87,7 +86,8 @@ def run(root: Path, environ: Mapping[str, str], run_command: workers.Command | N
 def announce(configuration: Config) -> int:
     """Print the site's address and a sign-in link as soon as the site answers; returns the exit code.
 
-    A supervisor with a preload process leaves this to another process, which has the modules for it anyway.
+    A supervisor with a preload process leaves this to another process, which has the necessary modules
+    anyway.
     """
     supervisor.watch_parent()
     announcement = _Announcement(configuration.settings)
@@ -106,7 +106,7 @@ def site_url(data_dir: Path) -> str | None:
 
 
 def _without_lock(lock_fd: int, run_command: workers.Command, arguments: Sequence[str]) -> int:
-    """Run a command in a fork of this process, which must not hold the data folder's lock as well."""
+    """Run a command in a fork of this process, without letting the fork hold the data folder's lock, too."""
     os.close(lock_fd)
     return run_command(arguments)
 
@@ -117,7 +117,8 @@ def _announcing(environ: Mapping[str, str]) -> ChildSpec:
 
 
 def _upgrade(configuration: Config) -> None:
-    # The supervisor needs this room only without a preload process, and the link's only then.
+    # Imported here, because the supervisor needs this, like the link's modules, only without a preload
+    # process.
     datastore = importlib.import_module("lastacross.datastore")
     try:
         datastore.upgrade(configuration.settings.database_url, configuration.root)

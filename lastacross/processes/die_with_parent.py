@@ -36,7 +36,7 @@ def signal_at_parents_death(number: int) -> bool:
     """Ask the kernel for a signal when the process that started this one dies.
 
     Returns:
-        Whether this system supports such a request, which survives ``exec``.
+        Whether this system supports such requests, which survive ``exec``.
     """
     if sys.platform != "linux":
         return False
@@ -65,7 +65,7 @@ def main(command: list[str]) -> int:
     fd = supervisor_fd()
     if fd is None or signal_at_parents_death(signal.SIGTERM):
         if fd is not None and is_supervisor_gone(fd):
-            return 1  # it died before our request, so no signal will come
+            return 1  # the parent died before our request, so no signal will come
         os.execvp(command[0], command)
     return stand_between(command, fd)
 

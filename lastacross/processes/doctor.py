@@ -1,4 +1,4 @@
-"""Finds out what is wrong with a set-up; each finding has the command or the setting that fixes it.
+"""Finds out what is wrong with a set-up; each finding names the command or setting that fixes it.
 
 Nothing is changed, except for a key that is written and deleted again to learn what Redis permits.
 """
@@ -37,7 +37,7 @@ from lastacross.store import (
 ADVISED_KEY_CHARACTERS = 32
 MAX_CLOCK_SECONDS = 1.0
 MANY_FAILURES = 10
-# The number of waiting tasks per queue that are searched for many failed attempts.
+# How many waiting tasks per queue are searched for ones with many failed attempts.
 SEARCHED_TASKS = 1000
 _ANSWER_SECONDS = 1.0
 _PROBE_SECONDS = 10
@@ -48,7 +48,7 @@ class Finding:
     """Something that is wrong.
 
     Attributes:
-        name: a stable word for programs.
+        name: a stable, machine-readable identifier.
         problem: a sentence for people.
         remedy: the command that fixes it, or the setting to change.
     """
@@ -62,9 +62,9 @@ Check = Callable[[Config], Iterator[Finding]]
 
 
 def examine(configuration: Config) -> list[Finding]:
-    """Examine the set-up of this folder and environment with the store in use.
+    """Examine the set-up of this folder and environment, using the current store.
 
-    A part that cannot be examined because another is broken, such as Redis, is left out.
+    Parts that cannot be examined because another part, such as Redis, is broken are left out.
     """
     found = [*_secret_key(configuration), *_port(configuration), *_open_files(configuration)]
     found += _datastore(configuration)
@@ -80,7 +80,7 @@ def _checked(check: Check, configuration: Config) -> list[Finding]:
     try:
         return list(check(configuration))
     except (ResponseError, StoreUnavailableError) as error:
-        # The check of the rights names the missing right.
+        # The rights check names the missing right.
         if "NOPERM" in str(error) or "not permit" in str(error):
             return []
         return [Finding("redis_unreachable", f"Redis: {error}", "check REDIS_URL and the server's log")]
@@ -169,7 +169,7 @@ def _redis_settings(configuration: Config) -> Iterator[Finding]:
         yield Finding("redis_without_aof", problem, "redis-cli CONFIG SET appendonly yes")
 
 
-# docs/operations.md has them, too, for an ACL file.
+# docs/operations.md lists them as well, for use in an ACL file.
 NEEDED_RIGHTS = (
     "'~rq:*' '~lastacross:*' '&rq:pubsub:*' +@read +@write +@connection +@scripting +@transaction +@blocking "
     "+@pubsub -@dangerous +time '+client|unblock'"

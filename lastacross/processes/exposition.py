@@ -1,7 +1,7 @@
 """Writes the metrics in Prometheus' format; this is the only module that imports prometheus-client.
 
-The names are those of docs/operations.md, on which dashboards and alerts depend. The values of a label are
-bounded: at most 200 queues, handlers and jobs have counts, and no label has a task's name or a whole URL.
+The names are listed in docs/operations.md; dashboards and alerts depend on them. Label values are bounded: at
+most 200 queues, handlers and jobs have counts, and no label contains a task name or a whole URL.
 """
 
 from collections import Counter
@@ -39,9 +39,9 @@ def scrape(accept: str) -> tuple[bytes, str]:
         accept: the request's Accept header, which may ask for OpenMetrics.
 
     Raises:
-        StoreUnavailableError: Redis does not answer.
+        StoreUnavailableError: Redis is not responding.
     """
-    # Read everything first, because an exception must not leave half of an answer.
+    # Read everything first, because an exception must not leave half a response.
     collected = list(_collect(store.current()))
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collected(collected))
@@ -123,7 +123,7 @@ def _cron(opened: Store) -> Iterator[Metric]:
 
 
 def _workers(opened: Store) -> Metric:
-    """Living worker processes; 30 seconds after its last heartbeat, a worker's record expires."""
+    """Live worker processes; a worker's record expires 30 seconds after its last heartbeat."""
     redis: Any = opened.redis
     with translated_errors():
         keys = sorted(redis.smembers(RQ_WORKERS))

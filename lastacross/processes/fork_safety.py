@@ -1,6 +1,6 @@
 """Decides whether a process can be forked safely.
 
-It must have one thread and nothing open that its children would share with it. Linux only.
+It must have only one thread, and no open files that its children would share with it. Linux only.
 """
 
 import contextlib
@@ -13,16 +13,16 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-# A thread that has just ended may remain in the kernel's list for a moment.
+# A thread that has just exited may remain in the kernel's list for a moment.
 _CHECKS = 25
 _PAUSE_SECONDS = 0.02
 
 
 def reason_against_forking(known: Collection[int]) -> dict[str, Any] | None:
-    """Fields for the log that name a thread or an open file; None if there are none."""
+    """Log fields that name a thread or an open file; None if there is neither."""
     for _ in range(_CHECKS):
         found = _thread()
-        # Python knows of its threads, so that any other one may be about to disappear.
+        # Python knows its own threads, so any other thread may be about to disappear.
         if found is None or threading.active_count() > 1:
             break
         threading.Event().wait(_PAUSE_SECONDS)
@@ -63,7 +63,7 @@ def _is_open(fd: int) -> bool:
 def _is_shared(fd: int) -> bool:
     """Whether processes that inherit this file would disturb each other.
 
-    A log file that is opened for appending has no position that they could share, nor does a device.
+    A log file opened for appending has no position that they could share, nor does a device.
     """
     mode = os.fstat(fd).st_mode
     if stat.S_ISREG(mode):

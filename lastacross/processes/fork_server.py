@@ -1,6 +1,6 @@
 """A fork server: a process that has loaded the application, has one thread, and forks a child on request.
 
-A worker process forks it before it starts any thread. A process with threads cannot be forked safely, because
+A worker process forks it before starting any threads. A process with threads cannot be forked safely, because
 a lock that another thread holds at that moment stays locked in the child forever. Linux only.
 """
 
@@ -23,10 +23,10 @@ from lastacross.processes.die_with_parent import signal_at_parents_death, superv
 RunChild = Callable[[socket.socket], None]
 
 _MAX_REQUEST_BYTES = 64
-# How long a worker may take to end after its supervisor's death; more than it needs to drain.
+# How long a worker may take to exit after its supervisor's death; more than it needs to drain.
 KILL_SECONDS = 35.0
 _FORK = b"fork"
-# The names of both kinds of processes, in titles and in the log.
+# The names of the two kinds of processes in titles and in the log.
 _SERVER, _CHILD = "fork-server", "single-task"
 
 _log = logs.get("lastacross.fork")
@@ -38,7 +38,7 @@ class ForkedChild:
     Args:
         control: the connection to the fork server.
         channel: the connection to the child.
-        status: the file descriptor that yields the child's pid and, after its end, its exit code.
+        status: the file descriptor that yields the child's pid and, once it has exited, its exit code.
 
     Raises:
         OSError: the child could not be forked.
@@ -56,15 +56,15 @@ class ForkedChild:
         self.pid = int(text)
 
     def send_signal(self, number: int) -> None:
-        """Send a signal unless the child has ended; the fork server sends it, because only it can tell."""
+        """Have the fork server send a signal unless the child has exited, which only the server can tell."""
         with contextlib.suppress(OSError):
             self._control.send(f"signal {self.pid} {number}".encode())
 
     def wait(self, seconds: float | None = None) -> int | None:
-        """Wait until the child has ended; returns its exit code (negative for a signal), None if unknown.
+        """Wait until the child has exited; returns its exit code (negative for a signal), or None if unknown.
 
         Raises:
-            TimeoutError: the child has not ended after so many seconds.
+            TimeoutError: the child did not exit within this time.
         """
         if not select.select([self._status.fileno()], [], [], seconds)[0]:
             raise TimeoutError
@@ -82,7 +82,7 @@ class ForkServer:
 
     @classmethod
     def start(cls, run_child: RunChild) -> "ForkServer":
-        """Fork the server; call this in the main thread, while there is no other thread.
+        """Fork the server; call this in the main thread, before there are any others.
 
         The server and its children die with this process.
 
@@ -90,9 +90,10 @@ class ForkServer:
             run_child: a function that each child runs with its connection to this process.
 
         Raises:
-            OSError: the system has no process or memory left.
+            OSError: the system is out of processes or memory.
         """
-        # The collector writes to every object that it visits, and would thereby copy the shared memory.
+        # The garbage collector writes to every object that it visits, and would thereby copy the shared
+        # memory.
         gc.collect()
         gc.freeze()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -109,7 +110,7 @@ class ForkServer:
         """Fork a child.
 
         Raises:
-            OSError: the child could not be forked, or the fork server has ended.
+            OSError: the child could not be forked, or the fork server has exited.
         """
         ours, theirs = socket.socketpair()
         status_read, status_write = os.pipe()
@@ -137,7 +138,7 @@ class _Server:
     def __init__(self, control: socket.socket, run_child: RunChild) -> None:
         self._control = control
         self._run_child = run_child
-        # Maps each child's pid to the file descriptor that gets its exit code.
+        # Maps each child's pid to the file descriptor that receives its exit code.
         self._children: dict[int, int] = {}
         self._woken, self._wakeup = os.pipe()
         self._supervisor_fd = supervisor_fd()
@@ -152,7 +153,8 @@ class _Server:
         for fd in (self._woken, self._wakeup):
             os.set_blocking(fd, False)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
-        # A signal to the process group is for the worker, which closes the connection once it has finished.
+        # A signal to the process group is meant for the worker, which closes the connection once it has
+        # finished.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
@@ -170,9 +172,9 @@ class _Server:
                 return
 
     def _timeout_seconds(self, parent: int) -> float | None:
-        """How long to wait; kills the worker if it is time to.
+        """How long to wait; also kills the worker once its time is up.
 
-        A worker ends itself when its supervisor dies, unless a task does not let go of the interpreter.
+        A worker ends itself when its supervisor dies, unless a task refuses to release the interpreter.
         """
         if self._kill_at is None:
             return None
@@ -212,7 +214,7 @@ class _Server:
         for fd in (self._woken, self._wakeup, status, *self._children.values()):
             os.close(fd)
         self._control.close()
-        # Whatever the child starts belongs to its group and is killed after its end.
+        # Processes that the child starts belong to its group and are killed once it has exited.
         os.setsid()
         signal_at_parents_death(signal.SIGKILL)
         process_title.show(["lastacross", _CHILD])
@@ -235,7 +237,7 @@ class _Server:
 
 
 def _run_and_exit(name: str, function: Callable[[], None]) -> None:
-    """Run the function of a forked process and end the process, without returning to its parent's code.
+    """Run a forked process's function and end the process, without returning to its parent's code.
 
     ``name`` is the process's name in the log.
     """
@@ -261,7 +263,7 @@ def _tell(fd: int, text: str) -> None:
 
 
 def _line(file: io.FileIO) -> str:
-    """One line of a file that is read without a buffer; empty if the writer has ended."""
+    """One line of an unbuffered file; empty if the writer has exited."""
     text = b""
     while not text.endswith(b"\n") and (byte := file.read(1)):
         text += byte

@@ -1,10 +1,10 @@
-"""Our changes to gunicorn; tests/unit/test_gunicorn_compat.py names the versions that they fit.
+"""Our changes to gunicorn; tests/unit/test_gunicorn_compat.py lists the versions that they work with.
 
 gunicorn bounds each wait for the next bytes, but not the number of waits. It gives a silent connection a
 thread for five seconds, and it waits for the end of each connection in the main loop, which also accepts new
 ones. It has no setting for the ``Server`` header or for its error pages for unreadable requests, which bypass
-our layers. That is why we replace its connections, responses and worker, so that no client holds a thread for
-long.
+our layers. That is why we replace its connections, responses and worker, so that no client can hold a thread
+for long.
 """
 
 import contextlib
@@ -46,10 +46,10 @@ LINGER_MILLISECONDS = 10
 # most.
 YIELD_SECONDS = 0.001
 MAX_YIELDS = 5
-# A process that has yielded this many times without effect does not yield again for this long.
+# A process that has yielded that many times without effect does not yield again for this long.
 TAKES_ALL_SECONDS = 1.0
 
-# How often a process that has to stop looks whether it may end.
+# How often a process that is stopping checks whether it may exit.
 STOPPING_TICK_SECONDS = 0.1
 
 MAX_LINGER_SECONDS = 2.0
@@ -75,11 +75,11 @@ def use(slow: SlowRequests, *, stopping_linger_seconds: float) -> None:
 
     Args:
         slow: the counter of slow requests.
-        stopping_linger_seconds: how long a process that has to stop waits for a request on a connection that
-            is idle.
+        stopping_linger_seconds: how long a process that is stopping waits for a request on an idle
+            connection.
     """
     global _shares
-    # Memory that was shared before, by a process that this one was forked from, may hold other numbers.
+    # Memory shared earlier, by a process from which this one was forked, may hold unrelated numbers.
     _shares = ConnectionShares()
     Connection.slow = slow
     gthread.STOP_KEEPALIVE_LINGER = stopping_linger_seconds
@@ -186,7 +186,7 @@ _thread = _Thread()
 
 
 class Connection(TConn):  # type: ignore[misc]
-    """gunicorn's connection with time limits for requests; it closes without waiting in the main loop."""
+    """gunicorn's connection with time limits for requests; closing it does not make the main loop wait."""
 
     data_ready: bool
     slow: SlowRequests
@@ -207,7 +207,7 @@ class Connection(TConn):  # type: ignore[misc]
             self.answer = None
 
     def leave_thread(self) -> None:
-        """Stop counting the connection until its next request; called no matter what has happened."""
+        """Stop counting the connection until its next request; called whatever has happened."""
         _thread.connection = None
         self.end_answer()
         if self.input is not None:
@@ -220,13 +220,13 @@ class Connection(TConn):  # type: ignore[misc]
         return self.data_ready
 
     def hang_up(self) -> None:
-        """Do everything slow that has to be done before ``close``."""
+        """Do all the slow work that must precede ``close``."""
         request = self.parser and self.parser.mesg
         is_all_read = not request or not has_unread_body(request)
         hang_up(self.sock, self.client, is_all_read=is_all_read)
 
     def close(self, graceful: bool = False) -> None:
-        """Close the connection; ``hang_up`` has already done everything slow."""
+        """Close the connection; ``hang_up`` has already done the slow work."""
         util.close(self.sock)
 
 
@@ -259,7 +259,7 @@ def hang_up(connection: socket.socket, peer: Any, *, is_all_read: bool) -> None:
 
     Otherwise the kernel resets the connection and the client may miss the response; a proxy then answers 502.
     The wait counts as a slow request, and is skipped for a network that already has the maximum number of
-    them.
+    slow requests.
 
     Args:
         connection: the socket that is about to be closed.
@@ -303,7 +303,7 @@ def write_error(sock: Any, status: int, _reason: str, message: str) -> None:
     """Answer an unreadable request with the reason; called by gunicorn instead of its own function.
 
     Raises:
-        OSError: the client has disconnected, or does not read.
+        OSError: the client has disconnected or is not reading.
     """
     title = f"{status} {HTTPStatus(status).phrase}"
     page = _PAGE.format(title=title, message=html.escape(message)).encode("ascii", "xmlcharrefreplace")
@@ -372,7 +372,7 @@ class GunicornWorker(ThreadWorker):  # type: ignore[misc]
         self._ends_pending_at: float | None = None
 
     def init_signals(self) -> None:
-        """Handle signals; called in the new process. SIGHUP, sent when a terminal closes, stops it too."""
+        """Handle signals; called in the new process. SIGHUP, sent when a terminal closes, also stops it."""
         is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         super().init_signals()
         signal.signal(signal.SIGHUP, signal.SIG_IGN if is_ignored else self.handle_exit)
@@ -387,9 +387,9 @@ class GunicornWorker(ThreadWorker):  # type: ignore[misc]
         super().notify()
 
     def _cap_pending(self) -> None:
-        """Close connections that have not sent a byte as early as those that are kept alive.
+        """Close connections that have not sent a byte after the same time as kept-alive ones.
 
-        Browsers open them in advance. gunicorn would wait for each of them for as long as while serving.
+        Browsers open them in advance. gunicorn would wait for each of them as long as it does while serving.
         """
         if self._ends_pending_at is None:
             self._ends_pending_at = SYSTEM.monotonic() + gthread.STOP_KEEPALIVE_LINGER
@@ -397,7 +397,7 @@ class GunicornWorker(ThreadWorker):  # type: ignore[misc]
             conn.timeout = min(conn.timeout, self._ends_pending_at)
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
-        """Wait for events, only briefly in a process that has to stop, because connections may time out."""
+        """Wait for events, but only briefly while the process is stopping, as connections may time out."""
         super().wait_for_and_dispatch_events(timeout if self.alive else min(timeout, STOPPING_TICK_SECONDS))
 
     def accept(self, listener: Any) -> None:
@@ -409,18 +409,18 @@ class GunicornWorker(ThreadWorker):  # type: ignore[misc]
         before = self.nr_conns
         super().accept(listener)
         if waits == MAX_YIELDS and self.nr_conns > before:
-            # No other process took the connection, so they hang or are busier than their numbers show.
+            # No other process took the connection, so the others are stuck or busier than their numbers
+            # suggest.
             self._takes_all_until = SYSTEM.monotonic() + TAKES_ALL_SECONDS
         if self.alive:
             _shares.note(self.share, self.nr_conns)
 
     def handle(self, conn: Any) -> Any:
-        """Serve one request of a connection; called in a thread."""
-        # Set the kernel's time-out, because gunicorn resets the socket's own to none.
+        """Serve a connection's next request and any that follow it closely; called in a thread."""
+        # Set the kernel's time-out, because gunicorn clears the socket's own.
         silence = struct.pack("ll", SILENCE_SECONDS, 0)
         conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, silence)
-        # This covers data that does not pass through gunicorn, because the streams write to the socket
-        # themselves.
+        # This covers data that does not pass through gunicorn, because streams write to the socket directly.
         conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, silence)
         kept: Any = False
         try:
@@ -484,14 +484,14 @@ class GunicornWorker(ThreadWorker):  # type: ignore[misc]
 
 
 def give_back_share(_arbiter: Any, worker: GunicornWorker) -> None:
-    """Free this process's slot for another; called by gunicorn after the process has ended."""
+    """Free this process's slot for another one; called by gunicorn after the process has exited."""
     _shares.give_back(worker.share)
 
 
 def _begin_hook() -> None:
-    """Call the application's shutdown hook once, while requests are still served; the process ends after it.
+    """Call the application's shutdown hook once, while requests are still being served.
 
-    gunicorn kills the process if its grace period is not long enough.
+    The process waits for the hook, but gunicorn kills it if its grace period is not long enough.
     """
     if runtime.PROCESS.has_begun:
         threading.Thread(target=call_hook, name="shutdown-hook").start()
@@ -508,6 +508,6 @@ class GunicornLogger(Logger):  # type: ignore[misc]
         self.error_log.setLevel(logging.WARNING)
 
     def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
-        """Log without a traceback if a client has fallen silent, because that is not our fault."""
+        """Log an exception, unless a client has fallen silent, because that is not our fault."""
         if not isinstance(sys.exc_info()[1], BlockingIOError):
             super().exception(msg, *args, **kwargs)

@@ -2,7 +2,7 @@
 
 A backend, any other named service, and a service with manual or basic scaling are *resident*: App Engine
 sends each of their processes a start request before giving it work, and notifies it when it has to stop. The
-hook is called in every process that has set one.
+hook is called in every process that has one.
 """
 
 import io
@@ -68,8 +68,8 @@ class Life:
         over handling them.
 
         Returns:
-            False if the process was told to stop before that; the time allowed for stopping has then been
-            used up.
+            False if the process was told to stop first; in that case, the time allowed for stopping has been
+            used.
         """
         handle_stop_signals(self._on_signal)
         if not self._is_resident:
@@ -111,12 +111,12 @@ class Life:
         if not answers:
             return None, "told to stop"
         asking.join()
-        # Clear the interrupt, so that it does not shorten the pause before the next try.
+        # Clear the interrupt, so that it does not shorten the pause before the next attempt.
         self._interrupt.clear()
         return answers[0]
 
     def _end_early(self) -> None:
-        """Handle a stop during the start; the start handler and the hook get as long as running tasks do."""
+        """Handle a stop during startup; the start handler and the hook get as long as running tasks do."""
         deadline = CLOCK.monotonic() + self._drain_seconds
         stopping = threading.Thread(target=self.stop, name="service-stop", daemon=True)
         stopping.start()
@@ -134,7 +134,7 @@ class Life:
             drain()
 
     def stop_when_asked(self) -> None:
-        """Only run ``stop``, in its own thread, when the process is told to stop."""
+        """When the process is told to stop, only run ``stop``, in a thread of its own."""
         asked = Interrupt()
 
         def wait() -> None:
@@ -147,7 +147,7 @@ class Life:
         self.attach(asked.set)
 
     def ask_to_stop(self) -> None:
-        """Do the same as for SIGTERM; called by the thread that noticed the supervisor's death."""
+        """Do the same as on SIGTERM; called by the thread that notices the supervisor's death."""
         self._is_told_to_stop = True
         self._interrupt.set()
         if self._drain is not None:
@@ -159,8 +159,8 @@ class Life:
     def stop(self) -> None:
         """Call the hook and request ``/_ah/stop`` concurrently, so that neither can block the other.
 
-        This runs in its own thread while the process still holds its tasks. Returns when both have ended; the
-        caller decides how long to wait.
+        This runs in its own thread while the process still holds its tasks. Returns when both have finished;
+        the caller decides how long to wait.
         """
         self._shutdown.begin()
         if self._stopping is not None:
@@ -216,6 +216,6 @@ class Life:
                 return None, "the application never called start_response"
             return int(statuses[0].split(" ", 1)[0]), ""
         except BaseException as error:
-            # This includes SystemExit, so that sys.exit() in the handler only fails this request.
+            # This includes SystemExit, so that sys.exit() in the handler makes only this request fail.
             _log.exception("service.error", path=path)
             return None, f"{type(error).__name__}: {error}"

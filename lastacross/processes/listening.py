@@ -32,7 +32,7 @@ def browsable_url(settings: Settings) -> str:
 
 
 def require_free_port(settings: Settings) -> None:
-    """Return only if the server can listen on its port.
+    """Check that the server can listen on its port.
 
     Raises:
         StartupError: the port is taken or not permitted, or the host does not belong to this machine.

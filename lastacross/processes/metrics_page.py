@@ -1,7 +1,7 @@
 """``/_ah/metrics``: the metrics in Prometheus' format, for the administrator or the bearer of a token.
 
-The values are read from Redis and the database at each scrape, so they are right whichever process answers,
-and a scraper needs only one of them.
+The values are read from Redis and the database at each scrape, so they are correct whichever process answers,
+and a scraper needs to query only one of them.
 """
 
 import hmac
@@ -20,14 +20,14 @@ _log = logs.get("lastacross.metrics")
 
 
 def serve(environ: Environ, start_response: Start) -> Body:
-    """Answer with the metrics, 401 without the right to see them, or 503 while Redis is unavailable."""
+    """Answer with the metrics, 401 if the caller may not see them, or 503 while Redis is unavailable."""
     settings = config.current().settings
     if environ.get("REQUEST_METHOD") not in ("GET", "HEAD"):
         return error_pages.plain(start_response, 405, b"Only GET is allowed.\n", _TEXT, [("Allow", "GET")])
     if not (has_token(environ, settings.metrics_token) or login.is_administrator(environ, settings)):
         challenge = [("WWW-Authenticate", "Bearer")]
         return error_pages.plain(start_response, 401, _REFUSED, _TEXT, challenge)
-    # The library takes 0.06 s to load, which a process that is never scraped need not spend.
+    # The library takes 0.06 s to load; a process that is never scraped can save that time.
     exposition = importlib.import_module("lastacross.processes.exposition")
     try:
         text, kind = exposition.scrape(environ.get("HTTP_ACCEPT", ""))

@@ -1,6 +1,6 @@
 """Restricts file permissions, so that the data folder is private to its owner from the first file on.
 
-New files are created as private (``data_folder``, ``embedded``, ``datastore.engines``). Files that an older
+New files are created private (``data_folder``, ``embedded``, ``datastore.engines``). Files that an older
 version left readable by others are made private at startup. Other files in the folder are not touched.
 """
 
@@ -74,7 +74,7 @@ def _has_narrowed(path: Path) -> bool:
 
 
 def _warn_of_open(database: Path) -> None:
-    """Only warn about a database outside the data folder, because its mode may be intended."""
+    """Only warn about a database outside the data folder, because its mode may be intentional."""
     for path in (Path(f"{database}{ending}") for ending in JOURNALS):
         try:
             mode = stat.S_IMODE(path.stat().st_mode)
@@ -87,6 +87,6 @@ def _warn_of_open(database: Path) -> None:
 def _sqlite_file(url: str) -> Path | None:
     if url.startswith("sqlite:///") and "?" not in url and not url.startswith("sqlite:///file:"):
         return Path(url.removeprefix("sqlite:///")).absolute()
-    # SQLAlchemy takes as long to import as all the rest of a supervisor, so only an unusual URL needs it.
+    # SQLAlchemy takes as long to import as all the rest of a supervisor, so it is used only for unusual URLs.
     database: Any = importlib.import_module("lastacross.datastore").parse(url)
     return Path(database.url.database).absolute() if database.is_sqlite and database.url.database else None

@@ -1,14 +1,14 @@
 """The preload process imports the application once and forks the supervisor's other processes.
 
 A forked process shares its memory with the others and starts in milliseconds. Forking is only safe if nothing
-else runs in the process and if no open file or connection would be shared. So after the import, the process
-checks its threads and open files. If the application has started a thread or opened something, it does not
-fork: it logs ``preload.off`` and ends, and each process imports the application itself.
+else is running in the process and no open file or connection would be shared. So after the import, the
+process checks its threads and open files. If the application has started a thread or opened something, it
+does not fork: it logs ``preload.off`` and exits, and each process imports the application itself.
 
 The preload process has one thread and no signal handlers of its own, and it runs none of the application's
-code after the import. A child is forked twice. The process in between uses the C library's ``fork`` and runs
-no Python hooks; it ends at once, so that the child becomes the supervisor's, which notices its death itself.
-The preload process's own death therefore ends nothing that runs.
+code after the import. A child is forked twice. The intermediate process uses the C library's ``fork`` and
+runs no Python hooks; it exits immediately, so that the child becomes the supervisor's own, and the supervisor
+notices its death itself. The death of the preload process therefore ends no other process.
 """
 
 import contextlib
@@ -69,7 +69,7 @@ def run(load_configuration: Callable[[], Config], kinds: Collection[str], comman
         command: runs a forked process.
 
     Returns:
-        The exit code, of this process or of a forked one.
+        The exit code of this process or of a forked one.
 
     Raises:
         DatastoreError: the datastore's tables cannot be updated; raised in a process forked for that.
@@ -81,7 +81,7 @@ def run(load_configuration: Callable[[], Config], kinds: Collection[str], comman
     channel = socket.socket(fileno=int(os.environ.pop(SOCKET_FD)))
     channel.set_inheritable(False)
     files = fork_safety.open_files()
-    # Collections would only delay the import.
+    # Garbage collections would only delay the import.
     gc.disable()
     config.keep_files()
     configuration = load_configuration()
@@ -92,13 +92,13 @@ def run(load_configuration: Callable[[], Config], kinds: Collection[str], comman
             return code
     channel.send(json.dumps({"state": "loading"}).encode())
     try:
-        # Each process would import it when it connects to Redis.
+        # Otherwise, each process would import it on connecting to Redis.
         importlib.import_module("encodings.idna")
         for kind in kinds:
             importlib.import_module(KINDS[kind])
         application.load_for_forks(configuration)
     except Error:
-        # The processes report it themselves, as they do without preloading.
+        # The processes report the error themselves, as they do without preloading.
         return 1
     datastore.prepare(configuration.settings.database_url)
     gc.collect()
@@ -108,7 +108,7 @@ def run(load_configuration: Callable[[], Config], kinds: Collection[str], comman
         channel.send(json.dumps({"state": "off"}).encode())
         return 0
     stamps = _Stamps(configuration)
-    # Collections in a child would otherwise write to all of these objects, and so copy their memory.
+    # Garbage collections in a child would otherwise write to all of these objects and copy their memory.
     gc.freeze()
     gc.enable()
     channel.send(json.dumps({"state": "ready"}).encode())
@@ -116,9 +116,9 @@ def run(load_configuration: Callable[[], Config], kinds: Collection[str], comman
 
 
 def _upgrade(configuration: Config) -> int:
-    """Update the tables in another process, because no other one needs Alembic; returns its exit code.
+    """Update the tables in a separate process, because no other one needs Alembic; returns its exit code.
 
-    In that process, the exception goes on to the command line, which reports it.
+    In that process, the exception propagates to the command line, which reports it.
     """
     pid = os.fork()
     if pid:
@@ -145,7 +145,7 @@ def _serve(channel: socket.socket, supervisor: int, stamps: "_Stamps", command: 
         if _is_child(request, channel, supervisor):
             channel.close()
             _begin_anew(request)
-            # It ends like a program: the preload process's callers only return.
+            # This process then ends like a program, because the preload process's callers only return.
             return command(request.arguments)
 
 
@@ -162,7 +162,7 @@ class _Stamps:
         self._stamps = {path: _stamp(path) for path in paths}
 
     def changed(self) -> str | None:
-        """The name of a file that has changed; None if all are as they were."""
+        """The name of a file that has changed; None if none has."""
         return next((path for path, stamp in self._stamps.items() if _stamp(path) != stamp), None)
 
 
@@ -179,7 +179,7 @@ def _stamp(path: str) -> tuple[int, int] | None:
 
 @functools.cache
 def _library() -> ctypes.PyDLL:
-    # It keeps the interpreter's lock during a call, so the new process holds it as well.
+    # PyDLL keeps the interpreter lock during a call, so the new process holds it as well.
     return ctypes.PyDLL(None, use_errno=True)
 
 
@@ -204,7 +204,7 @@ def _is_child(request: _Request, channel: socket.socket, supervisor: int) -> boo
 
 
 def _is_grandchild(request: _Request, channel: socket.socket, supervisor: int) -> bool:
-    """Fork again, in the process in between, which then ends; returns True in the new process."""
+    """Fork again in the intermediate process, which then exits; returns True in the new process."""
     code = 1
     try:
         between = os.getpid()
@@ -221,15 +221,15 @@ def _is_grandchild(request: _Request, channel: socket.socket, supervisor: int) -
         os.write(write_fd, b"1")
         code = 0
     finally:
-        # In the new process, this is reached with its own pid.
+        # The new process reaches this as well, but with its own pid.
         if os.getpid() == between:
             os._exit(code)
     return False
 
 
 def _is_awaited(read_fd: int, between: int, supervisor: int) -> bool:
-    """Wait until the supervisor knows this process and is its parent; ends the process if that fails."""
-    # The process in between may have been killed before it could send our pid.
+    """Wait until the supervisor has registered this process and become its parent; exit if that fails."""
+    # The intermediate process may have been killed before it could send our pid.
     if os.read(read_fd, 1) != b"1":
         os._exit(1)
     os.close(read_fd)
@@ -257,7 +257,7 @@ def _begin_anew(request: _Request) -> None:
     if request.signal:
         die_with_parent.signal_at_parents_death(request.signal)
         if os.getppid() != supervisor:
-            os._exit(1)  # it died before our request, so no signal will come
+            os._exit(1)  # the supervisor died before our request, so no signal will come
     if request.umask != -1:
         os.umask(request.umask)
     os.environ.update(request.set)

@@ -1,11 +1,11 @@
 """The supervisor's side of preloading: asks the preload process for children.
 
-The two talk over a socket, in messages of JSON. The supervisor sends ``{"id", "name", "arguments", "set",
-"unset", "umask", "signal"}``, and first of all ``{"upgrade"}``, whether to update the datastore's tables. The
-preload process sends ``{"state"}``: ``failed`` if it cannot update them, ``loading`` when it begins to import
-the application, ``ready`` once it can fork, ``off`` if it must not, ``stale`` if the application has changed
-since. For each request it, or the process between it
-and the new one, sends ``{"id", "pid"}`` or ``{"id", "error"}``. See ``preload``.
+The two talk over a socket, in JSON messages. The supervisor sends ``{"id", "name", "arguments", "set",
+"unset", "umask", "signal"}``, and first of all ``{"upgrade"}``, which says whether to update the datastore's
+tables. The preload process sends ``{"state"}``: ``failed`` if it cannot update them, ``loading`` when it
+begins to import the application, ``ready`` once it can fork, ``off`` if it must not, ``stale`` if the
+application has changed since. For each request it, or the process between it and the new one, sends ``{"id",
+"pid"}`` or ``{"id", "error"}``. See ``preload``.
 """
 
 import contextlib
@@ -87,14 +87,14 @@ class PreloadClient:
     # --- the preload process --------------------------------------------------------------
 
     def open(self) -> int:
-        """Make a new socket for a preload process that is about to start; returns its end."""
+        """Create a new socket for a preload process that is about to start; returns that process's end."""
         self._close()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         ours.send(json.dumps({"upgrade": self._must_upgrade}).encode())
         self._socket = ours
         self._is_loading, self._is_ready, self._is_stale = True, False, False
-        # An update of large tables may take long.
+        # Updating large tables may take a long time.
         self._load_until = None if self._must_upgrade else self._clock.monotonic() + LOAD_SECONDS
         return theirs.detach()
 
@@ -122,7 +122,7 @@ class PreloadClient:
         return min(instants, default=None)
 
     def is_overdue(self) -> bool:
-        """Whether the preload process missed a deadline and must be killed; its late requests get None."""
+        """Whether the preload process missed a deadline and must be killed; late requests get None."""
         now = self._clock.monotonic()
         is_overdue = False
         if self._load_until is not None and self._load_until <= now:
@@ -148,7 +148,7 @@ class PreloadClient:
 
     @property
     def is_available(self) -> bool:
-        """Whether to ask for a process, even if it has to wait until the application is imported."""
+        """Whether to request a process, even if the request has to wait until the application is imported."""
         if self.is_off:
             return False
         return self._is_ready or self._is_stale or (self._is_loading and not self._has_failed)
@@ -159,7 +159,7 @@ class PreloadClient:
         return bool(self._sent)
 
     def ask(self, request: ForkRequest, answer: Answer) -> None:
-        """Have a process forked; ``answer`` is called later, or at once if there is no preload process."""
+        """Have a process forked; ``answer`` is called later, or immediately if nothing can fork it."""
         if not self.is_available:
             answer(None)
         elif not self._is_ready:
@@ -175,7 +175,8 @@ class PreloadClient:
             except BlockingIOError:
                 return
             except ConnectionResetError:
-                # It left requests unread; this is raised once, before the messages that it has sent.
+                # The preload process left requests unread; this is raised once, before the messages that it
+                # sent.
                 continue
             if not data:
                 self._close()
@@ -199,7 +200,7 @@ class PreloadClient:
             for request, answer in waiting:
                 self._send(request, answer)
         elif state == "stale":
-            # It ends, and is started again at once.
+            # The preload process exits and is restarted immediately.
             self._is_stale = True
             self._load_until = self._clock.monotonic() + LOAD_SECONDS
             for number, (_, answer) in list(self._sent.items()):
@@ -217,7 +218,7 @@ class PreloadClient:
         if number in self._sent:
             self._answer(number, ForkedProcess(pid) if pid is not None else str(message.get("error")))
         elif pid is not None:
-            # Something else was started in its place.
+            # Another process has been started in its place.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -260,7 +261,7 @@ class PreloadClient:
             answer(None)
 
     def _close(self) -> None:
-        """Close the socket; every process that could still answer has ended or closed it."""
+        """Close the socket; every process that could still answer has exited or closed it."""
         if self._socket is None:
             return
         self._socket.close()
@@ -270,7 +271,7 @@ class PreloadClient:
 
 
 def become_subreaper() -> bool:
-    """Make this process the parent of its orphaned descendants; returns whether the system can do this."""
+    """Make this process the parent of its orphaned descendants; returns whether the system supports this."""
     if sys.platform != "linux":
         return False
     return bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)

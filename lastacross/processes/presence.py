@@ -14,7 +14,7 @@ from lastacross.config import Config
 from lastacross.store import PROCESSES, Store, translated_errors
 
 BEAT_SECONDS = 20.0
-# A process that has not beaten for this long has ended, or has lost Redis.
+# A process that has sent no heartbeat for this long has exited or lost its connection to Redis.
 GONE_SECONDS = 70.0
 FORGOTTEN_SECONDS = 3600.0
 
@@ -40,7 +40,7 @@ def beat(opened: Store, configuration: Config, kind: str) -> None:
     """Register this process, and forget those that have been gone for an hour.
 
     Raises:
-        StoreUnavailableError: Redis does not answer.
+        StoreUnavailableError: Redis is not responding.
     """
     now = opened.now()
     entry = {"kind": kind, "at": round(now, 3), "key": signing.fingerprint(configuration.settings.secret_key)}
@@ -53,10 +53,10 @@ def beat(opened: Store, configuration: Config, kind: str) -> None:
 
 
 def living(opened: Store) -> list[Process]:
-    """The registered processes that have shown a sign of life lately.
+    """The registered processes that have recently shown a sign of life.
 
     Raises:
-        StoreUnavailableError: Redis does not answer.
+        StoreUnavailableError: Redis is not responding.
     """
     now = opened.now()
     return [each for each in _all(opened) if now - each.at <= GONE_SECONDS]
@@ -73,6 +73,6 @@ def _all(opened: Store) -> list[Process]:
                 Process(name.decode(), str(entry["kind"]), float(entry["at"]), str(entry["key"]))
             )
         except (ValueError, KeyError, TypeError):
-            # Another release has written it.
+            # Another release wrote it.
             continue
     return processes

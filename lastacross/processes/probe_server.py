@@ -13,7 +13,7 @@ MAX_REQUESTS = 20
 
 
 class ProbeServer(socketserver.ThreadingMixIn, http.server.HTTPServer):
-    """Answers with the problems of one process's probes.
+    """Answers with the problems that one process's probes report.
 
     Args:
         address: the host and port to listen on.
@@ -40,21 +40,21 @@ class ProbeServer(socketserver.ThreadingMixIn, http.server.HTTPServer):
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer in a thread, unless slow clients have them all."""
+        """Answer in a thread, unless slow clients occupy all of them."""
         if not self._slots.acquire(blocking=False):
             self.shutdown_request(request)
             return
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer, and let the next request have the thread."""
+        """Answer, then free the thread for the next request."""
         try:
             super().process_request_thread(request, client_address)
         finally:
             self._slots.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of clients that go away."""
+        """Do not log clients that disconnect."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -66,11 +66,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     sys_version = ""
 
     def do_GET(self) -> None:
-        """200 without a problem, else 503 with it in one line."""
+        """Answer 200 if there is no problem, else 503 with the problem in one line."""
         self._answer(has_body=True)
 
     def do_HEAD(self) -> None:
-        """Answer GET without the body."""
+        """Answer like GET, but without the body."""
         self._answer(has_body=False)
 
     def _answer(self, *, has_body: bool) -> None:
@@ -91,4 +91,4 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Log no requests, because probes come every few seconds."""
+        """Do not log requests, because probes arrive every few seconds."""

@@ -1,7 +1,7 @@
-"""Tells an orchestrator whether a process works, over HTTP (``/healthz``, ``/readyz``) and to systemd.
+"""Tells an orchestrator whether a process is working, over HTTP (``/healthz``, ``/readyz``) and to systemd.
 
-An orchestrator restarts a process that is not healthy, and waits for one that is not ready. So a service that
-is unavailable makes a process not ready, but never unhealthy.
+An orchestrator restarts a process that is not healthy, and waits for one that is not ready. So an unavailable
+service makes a process unready, but never unhealthy.
 """
 
 import importlib
@@ -50,7 +50,7 @@ class Notifier:
 
     @property
     def is_on(self) -> bool:
-        """Whether systemd waits for notifications."""
+        """Whether systemd is waiting for notifications."""
         return bool(self._address)
 
     def send(self, state: str) -> None:
@@ -98,7 +98,7 @@ class Probes:
         self._is_ready = False
         self._server = None if address is None else _bound(address, self.problem_of)
         if self._server is not None:
-            # A fork must not keep the port.
+            # A fork must not keep the port open.
             os.register_at_fork(after_in_child=self._server.socket.close)
 
     @property
@@ -115,7 +115,7 @@ class Probes:
             threading.Thread(target=self._notify, name="systemd", daemon=True).start()
 
     def note_stop(self) -> None:
-        """Be not ready from now on, because the process is stopping."""
+        """Report as not ready from now on, because the process is stopping."""
         if not self._is_stopping.is_set():
             self._is_stopping.set()
             self._notifier.send("STOPPING=1")
@@ -152,7 +152,8 @@ class Probes:
             if not self._is_ready and self.problem_of("/readyz") is None:
                 self._is_ready = True
                 self._notifier.send("READY=1")
-            # A stopping process must still be healthy; systemd's TimeoutStopSec= limits how long it may take.
+            # A stopping process must still report as healthy; systemd's TimeoutStopSec= limits how long it
+            # may take.
             self._watch()
         while self._notifier.watchdog_seconds:
             self._watch()
@@ -164,8 +165,8 @@ class Probes:
 
 
 def _bound(address: Address, problem_of: Callable[[str], str | None]) -> Any:
-    """The server, which listens already, so that a port in use is reported before anything starts."""
-    # It takes 0.02 s to load, which a process without a port need not spend.
+    """The server, already listening, so that a port in use is reported before anything starts."""
+    # It takes 0.02 s to load; a process without a port can save that time.
     serving = importlib.import_module("lastacross.processes.probe_server")
     try:
         return serving.ProbeServer(tuple(address), problem_of)

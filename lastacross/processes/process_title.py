@@ -1,8 +1,8 @@
-"""Shows another command line in ``ps`` than the one that a process was started with.
+"""Shows a different command line in ``ps`` from the one that a process was started with.
 
-A forked process would otherwise show its parent's. Linux lets a process say where its command line lies in
-its memory (prctl(2), PR_SET_MM_MAP). Kernels without that read it from where it was at the start, so it can
-only be overwritten with one that is not longer.
+A forked process would otherwise show its parent's. Linux lets a process say where its command line is in its
+memory (prctl(2), PR_SET_MM_MAP). Kernels without that feature always read it from its original place, so it
+can only be overwritten with one that fits there.
 """
 
 import ctypes
@@ -16,12 +16,12 @@ _PR_SET_MM, _PR_SET_MM_MAP = 35, 14  # linux/prctl.h
 _START_CODE, _END_CODE, _START_STACK = 26, 27, 28
 _START_DATA, _END_DATA, _START_BRK, _ARG_START, _ARG_END, _ENV_START, _ENV_END = range(45, 52)
 
-# The command line that is shown; its memory must stay.
+# The command line that is shown; its memory must stay allocated.
 _shown: list[object] = []
 
 
 def show(command: Sequence[str]) -> None:
-    """Show this command line, cut if necessary; does nothing if the system does not allow it."""
+    """Show this command line, truncated if necessary; does nothing if the system does not allow it."""
     text = b"".join(os.fsencode(argument) + b"\0" for argument in command)
     try:
         after_name = Path("/proc/self/stat").read_text().rpartition(")")[2].split()

@@ -1,9 +1,9 @@
-"""The scheduler does the work that is due at a certain time, regardless of requests.
+"""The scheduler does work that is due at set times, independently of any requests.
 
 It starts the due jobs of the deployed cron.yaml, relays the outbox every second, checks twice a second that
 the uploaded queues are the deployed ones, and occasionally tidies the datastore. Under ``lastacross dev`` it
-uploads queue.yaml and cron.yaml whenever they change. Any number of schedulers may run, because
-each step does nothing if another scheduler was first.
+uploads queue.yaml and cron.yaml whenever they change. Any number of schedulers may run, because each step
+does nothing if another scheduler got there first.
 """
 
 import contextlib
@@ -57,7 +57,7 @@ class QueueUpload:
         """Upload if necessary.
 
         Raises:
-            StoreUnavailableError: Redis does not answer.
+            StoreUnavailableError: Redis is not responding.
         """
         stamp = self._stamp()
         if stamp != self._seen:
@@ -114,7 +114,7 @@ class CronFile:
 class DeployedQueues:
     """Keeps the deployed queues in effect, whichever files this machine and others have.
 
-    A process of the former release uploads its own queue.yaml when it starts. This undoes that upload.
+    A process of the previous release uploads its own queue.yaml when it starts. This undoes that upload.
     """
 
     def __init__(self, configuration: Config, differences: Differences | None = None) -> None:
@@ -122,10 +122,10 @@ class DeployedQueues:
         self._differences = differences
 
     def act(self, now: float) -> None:
-        """Upload the deployed queues if others are uploaded, or the file's if nothing ever was.
+        """Upload the deployed queues if different ones are uploaded, or the file's if none ever were.
 
         Raises:
-            StoreUnavailableError: Redis does not answer.
+            StoreUnavailableError: Redis is not responding.
         """
         opened = store.current()
         stamps = deployments.read_stamps(opened)
@@ -144,8 +144,8 @@ class DeployedQueues:
 class DeployedCron:
     """Reads the deployed jobs at startup, after each deployment, and when others have replaced them.
 
-    Nothing may be deployed yet. Then the jobs in the datastore, which an earlier release has deployed, become
-    the deployed ones, or this folder's jobs if there are none.
+    If nothing is deployed yet, the jobs in the datastore, which an earlier release deployed, become the
+    deployed ones; if there are none, this folder's jobs do.
     """
 
     def __init__(
@@ -160,11 +160,11 @@ class DeployedCron:
         self._unusable: str | None = None
 
     def read(self) -> tuple[CronEntry, ...] | None:
-        """The jobs to write to the datastore; None if it has them.
+        """The jobs to write to the datastore; None if they are already there.
 
         Raises:
-            StoreUnavailableError: Redis does not answer.
-            DatastoreError: the datastore does not answer.
+            StoreUnavailableError: Redis is not responding.
+            DatastoreError: the datastore is not responding.
         """
         opened = store.current()
         try:
@@ -180,7 +180,7 @@ class DeployedCron:
         self._compare_at = now + COMPARE_SECONDS
         jobs = model.jobs()
         last = deployments.read(opened)
-        # An emptied Redis has forgotten the pauses, so jobs that were held must get their next times.
+        # An emptied Redis has forgotten the pauses, so jobs that were paused must get their next times.
         is_new = is_new or last is None or last.cron is None
         deployed = self._deployed(opened, last, jobs)
         if self._differences is not None:
@@ -265,7 +265,7 @@ def steps(configuration: Config, environ: Mapping[str, str]) -> list[Step]:
 
 
 def _logged(event: str, act: Callable[[float], int]) -> Callable[[float], None]:
-    """Wraps the function, so that its number of tasks is logged unless it is 0."""
+    """Wrap the function so that the number of tasks that it returns is logged, unless it is 0."""
 
     def act_and_log(now: float) -> None:
         tasks = act(now)
@@ -283,7 +283,7 @@ def tick(steps: Sequence[Step], clock: Clock = SYSTEM, note_turn: Callable[[], N
 
 
 class Health:
-    """The checks of a scheduler.
+    """A scheduler's health checks.
 
     Args:
         settings: the configuration's settings.
@@ -295,11 +295,11 @@ class Health:
         self._ticked_at: float | None = None
 
     def note_tick(self) -> None:
-        """Note that the main loop turns."""
+        """Note that the main loop is turning."""
         self._ticked_at = SYSTEM.monotonic()
 
     def problem(self) -> str | None:
-        """The reason why the main loop does not turn; a scheduler that is starting is healthy."""
+        """The reason why the main loop is not turning; a scheduler that is starting is healthy."""
         since = 0.0 if self._ticked_at is None else SYSTEM.monotonic() - self._ticked_at
         return f"its main loop has not turned for {since:.0f} s" if since > self._turn_seconds else None
 

@@ -1,6 +1,6 @@
 """Limits slow clients: how long they may take to send or read, and how many of them a network may have.
 
-Each holds a thread. The time is measured on the socket.
+Each of them holds a thread. The time is measured on the socket.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ class SlowRequests:
     """Counts a process's slowly arriving requests, each of which occupies a thread.
 
     Args:
-        max_per_network: the maximum number of slow requests of one network.
+        max_per_network: the maximum number of slow requests from one network.
         network_of: a callable that returns the network of a peer's address, or None if its requests are not
             counted.
     """
@@ -58,7 +58,7 @@ class SlowRequests:
         """Count a request; returns its network, to be passed to ``remove``, or None if it is not counted.
 
         Raises:
-            SlowClientError: its network already has as many as it may have.
+            SlowClientError: its network already has as many as it is allowed.
         """
         network = self._network_of(peer)
         if network is None:
@@ -77,7 +77,7 @@ class SlowRequests:
         """Count a request for the duration of the block.
 
         Raises:
-            BlockingIOError: its network already has as many as it may have.
+            BlockingIOError: its network already has as many as it is allowed.
         """
         try:
             network = self.add(peer)
@@ -116,8 +116,8 @@ class Answer:
         self._network: str | None = None
         self._is_counted = is_stream
         self._waited = 0.0
-        # How fast the client read before the first wait cannot be measured, because the kernel has taken the
-        # data.
+        # How fast the client read before the first wait cannot be measured, because the kernel has already
+        # taken the data.
         self._left = MAX_PAUSE_SECONDS
 
     def write(self, connection: socket.socket, rest: memoryview) -> None:

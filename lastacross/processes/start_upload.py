@@ -17,7 +17,7 @@ log = logs.get("lastacross.deploy")
 
 
 class StartUpload:
-    """Uploads queue.yaml once if nothing was ever uploaded, or warns once if the deployed files differ.
+    """Uploads queue.yaml once if nothing has ever been uploaded, or warns once if the deployed files differ.
 
     Under ``lastacross dev`` it uploads a file that differs. Worker processes must not use it, because under
     ``dev`` a worker that restarts after a crash would undo a later upload.
@@ -48,14 +48,14 @@ class StartUpload:
 
 
 class Differences:
-    """Warns once of each file of a process that differs from the deployed one."""
+    """Warns once about each of a process's files that differs from the deployed one."""
 
     def __init__(self, configuration: Config) -> None:
         self._configuration = configuration
         self._named: set[str] = set()
 
     def warn(self, store: Store) -> None:
-        """Log a warning if a file differs that no earlier warning has named.
+        """Log a warning if any file that no earlier warning has named differs.
 
         Raises:
             TransientError: Redis is unavailable.

@@ -54,20 +54,20 @@ class ChildSpec:
         command: program and arguments.
         environ: the process's environment, or None to inherit the supervisor's.
         stop_stage: the stage in which the child is stopped; a stage begins when all children of the previous
-            one have ended.
-        on_death: a callable that receives the pid and the return code (negative for a signal) after each
-            death, before the next start. If it raises StoreUnavailableError, it is called again before that
-            start.
-        is_silent: a callable that receives the pid about once a second and returns whether the process lives
-            but does nothing, so that it must be killed.
+            one have exited. on_death: a callable that receives the pid and the return code (negative for a
+            signal) after each death, before the next start. If it raises StoreUnavailableError, it is called
+            again before that start.
+        is_silent: a callable that receives the pid about once a second and returns whether the process is
+            alive but doing nothing, so that it must be killed.
         dies_with_parent: whether to start the program through ``die_with_parent``, as is necessary if it does
             not call ``watch_parent`` itself.
         pass_fds: additional file descriptors that the process inherits.
         umask: the process's umask, or -1 to inherit the supervisor's.
         arguments: the arguments of ``lastacross`` in ``command``, if the preload process may run them.
-        is_once: whether the process has done its work when it ends with exit code 0.
-        run: runs these arguments in a fork of this process, and closes what belongs to this process only.
-            The first preload process is such a fork, which saves importing again what both need.
+        is_once: whether the process has done its work once it exits with code 0.
+        run: a callable that runs these arguments in a fork of this process, and closes what belongs only to
+            this process. The first preload process is such a fork, which avoids importing again what both
+            need.
     """
 
     name: str
@@ -85,7 +85,7 @@ class ChildSpec:
 
 
 def next_delay_seconds(delay_seconds: float, life_seconds: float) -> float:
-    """The number of seconds to wait before a dead child is started again.
+    """The number of seconds to wait before a dead child is restarted.
 
     Args:
         delay_seconds: the delay before the child's previous start, or 0 for the first one.
@@ -116,7 +116,7 @@ class Supervisor:
         on_tick: a callable that is called about every 0.1 s until it returns True, for example to wait for
             something.
         preload: the preload process, or None to start every child as a program.
-        must_upgrade: whether the preload process first updates the datastore's tables; if it fails, ``run``
+        must_upgrade: whether the preload process first updates the datastore's tables; if that fails, ``run``
             stops everything and returns its exit code.
         clock: the clock that times restarts and kills.
         on_stop: a callable that is called when this process begins to stop.
@@ -187,7 +187,7 @@ class Supervisor:
         return self._exit_code
 
     def stop(self) -> None:
-        """Begin to stop; ``run`` returns once every child has ended. Calling it again later kills them."""
+        """Begin to stop; ``run`` returns once every child has exited. Calling this again later kills them."""
         now = self._clock.monotonic()
         if self._stage is None:
             log.info("supervisor.stop")
@@ -281,7 +281,7 @@ class Supervisor:
             self._start_program(child)
 
     def _start_program(self, child: _Child, fds: Mapping[str, int] | None = None) -> None:
-        """Start a child as a program; ``fds`` are variables that tell it numbers of descriptors."""
+        """Start a child as a program; ``fds`` are the variables that tell it the numbers of descriptors."""
         spec, fds = child.spec, {die_with_parent.SUPERVISOR_FD: self._life_read, **(fds or {})}
         environ = self._environ(spec, fds)
         before: list[str] = []
@@ -296,7 +296,7 @@ class Supervisor:
                 pass_fds=(*fds.values(), *spec.pass_fds),
                 umask=spec.umask,
             )
-        except OSError as error:  # out of processes or memory for the moment, or the program is missing
+        except OSError as error:  # temporarily out of processes or memory, or the program is missing
             log.error("process.start_failed", process=spec.name, error=str(error))
             self._restart_later(child)
             return
@@ -332,7 +332,7 @@ class Supervisor:
             log.error("process.start_failed", process=spec.name, error=str(error))
             self._restart_later(child)
             return
-        # Modules of the engine may have changed by the next time.
+        # The engine's modules may have changed by the next time.
         self._has_preloaded = True
         log.debug("process.start", process=spec.name, pid=child.process.pid)
 
@@ -347,7 +347,7 @@ class Supervisor:
             return
         elif outcome is None:
             self._start_program(child)
-        else:  # out of processes or memory for the moment
+        else:  # temporarily out of processes or memory
             log.error("process.start_failed", process=child.spec.name, error=outcome)
             self._restart_later(child)
 
@@ -367,7 +367,7 @@ class Supervisor:
         client = self._preloading[1]
         own = {child.process.pid for child in self._children if child.process}
         with contextlib.suppress(ChildProcessError):
-            # A child whose pid was not received yet must stay until its death can be reported.
+            # A child whose pid has not been received yet must stay unreaped until its death can be reported.
             while not client.is_asked:
                 found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
                 if found is None or found.si_pid in own:
@@ -395,7 +395,7 @@ class Supervisor:
                 self._restart_later(child)
 
     def _is_last_end(self, child: _Child, returncode: int) -> bool:
-        """Whether the child has done its work, so that it is not started again."""
+        """Whether the child has done its work and is not to be started again."""
         if self._preloading is None or child is not self._preloading[0]:
             return child.spec.is_once and returncode == 0
         client = self._preloading[1]
@@ -486,7 +486,7 @@ class Supervisor:
         try:
             is_done = self._on_tick()
         except Exception:
-            # The processes need their supervisor more than ``on_tick``, so it must survive any error.
+            # The processes need their supervisor more than ``on_tick``, so this must survive any error.
             log.exception("supervisor.tick_failed")
             is_done = True
         if is_done:

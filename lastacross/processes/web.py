@@ -29,14 +29,14 @@ from lastacross.webapp import proxies
 
 log = logs.get("lastacross.web")
 
-# How long running requests may take to finish after the server was told to stop.
+# How long running requests may take to finish after the server has been told to stop.
 GRACE_SECONDS = 25
 DEV_GRACE_SECONDS = 5
 # A process whose main loop has been stuck for this long is replaced; requests do not run in that loop.
 STALLED_SECONDS = 60
 KEEP_ALIVE_SECONDS = 5
-# How long a server that was told to stop waits for requests on connections that are idle, because a client or
-# a proxy may be sending one.
+# How long a server that was told to stop waits for requests on idle connections, because a client or a proxy
+# may be sending one.
 STOPPING_LINGER_SECONDS = 2.0
 DEV_STOPPING_LINGER_SECONDS = 0.2
 # A visitor learns within 3 s that Redis is unavailable. This is more than the 2 s for which a stream's reader
@@ -45,7 +45,7 @@ REDIS_PATIENCE_SECONDS = 2.5
 
 
 class _Arbiter(Arbiter):  # type: ignore[misc]
-    """The parent of the serving processes, which uploads queue.yaml in between its checks of the processes.
+    """The parent of the serving processes, which uploads queue.yaml between its checks of the processes.
 
     The upload must not run in a thread, because a process that is forked while a thread holds a lock, such as
     the one for importing a module, would find that lock held forever.
@@ -88,7 +88,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         """Register the web server in Redis.
 
         Raises:
-            StoreUnavailableError: Redis does not answer.
+            StoreUnavailableError: Redis is not responding.
         """
         opened = Store(self._configuration.settings.redis_url, patience_seconds=PATIENCE_SECONDS)
         try:
@@ -128,7 +128,7 @@ def options(settings: Settings) -> dict[str, Any]:
         "keepalive": KEEP_ALIVE_SECONDS,
         "timeout": STALLED_SECONDS,
         "graceful_timeout": DEV_GRACE_SECONDS if settings.is_dev else GRACE_SECONDS,
-        # It would start a thread in the parent, which forks processes.
+        # The control socket would start a thread in the parent, which forks processes.
         "control_socket_disable": True,
         "accesslog": None,
         "logger_class": gunicorn_compat.GunicornLogger,
@@ -142,8 +142,8 @@ def options(settings: Settings) -> dict[str, Any]:
 def allow_connections(settings: Settings) -> None:
     """Raise the limit on open files to fit all connections, here and in child processes, if permitted.
 
-    The usual limit of 1,024 is less than a process's number of streams. That limit protects programs that use
-    ``select``, but these do not use it for visitors' connections.
+    The usual limit of 1,024 is lower than the number of streams in a process. That limit protects programs
+    that use ``select``, but our processes do not use it for visitors' connections.
     """
     wanted = needed_files(settings)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -163,7 +163,7 @@ def run(configuration: Config) -> int:
 
     Raises:
         StartupError: the server cannot listen.
-        DatastoreSchemaError: the datastore's tables are not those of this version.
+        DatastoreSchemaError: the datastore's tables do not match this version.
     """
     require_free_port(configuration.settings)
     allow_connections(configuration.settings)

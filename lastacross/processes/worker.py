@@ -44,7 +44,7 @@ def run(
     """Work until SIGTERM, SIGINT or SIGHUP arrives or the supervisor dies.
 
     Args:
-        config: the application's.
+        config: the application's configuration.
         threads: the number of concurrent deliveries.
         queues: the queues to serve, or an empty list for all push queues of queue.yaml.
         max_tasks: the number of tasks after which the process asks to be replaced, or None.
@@ -100,7 +100,7 @@ def run(
 def _load(
     config: Config, on_death: Callable[[], None]
 ) -> tuple[application.Application, fork_server.ForkServer | None]:
-    """Load the application, and start a fork server for it unless that is off or not safe.
+    """Load the application, and start a fork server for it unless that is disabled or unsafe.
 
     ``on_death`` is called when the supervisor dies.
     """
@@ -136,7 +136,7 @@ def _run_alone(config: Config, app: application.Application, channel: socket.soc
 def _serve_alone(config: Config, app: application.Application, worker: isolation.FromWorker) -> int:
     """Deliver tasks, one at a time, until the input ends.
 
-    Like any process of its service, this one requests ``/_ah/start`` first, so its tasks may rely on that.
+    Like any process of its service, this one requests ``/_ah/start`` first, so its tasks can rely on that.
     """
     life = _life(app, config)
     if not life.start():

@@ -1,4 +1,4 @@
-"""``lastacross worker``: a service's processes under a supervisor that knows which tasks each has started."""
+"""``lastacross worker``: a service's processes under a supervisor that knows the tasks each has started."""
 
 import contextlib
 import shutil
@@ -26,9 +26,9 @@ STARTED_TABLE = "LASTACROSS_STARTED_TABLE"
 PROCESS = "worker-process"
 """The command of one worker process."""
 
-# The leases of a process without a pulse are renewed by its supervisor from now on.
+# Once a process has had no pulse for this long, its supervisor renews its leases.
 HOLD_AFTER_SECONDS = 2.0
-# The supervisor has other processes to look after while Redis does not answer.
+# The supervisor has other processes to look after while Redis is not responding.
 REDIS_PATIENCE_SECONDS = 2.5
 
 log = logs.get("lastacross.supervisor")
@@ -57,7 +57,7 @@ class _Watchdog:
         self._was_silent = False
 
     def is_silent(self, pid: int) -> bool:
-        """Whether the process lives but its threads have not had their turns for a whole lease.
+        """Whether the process is alive but its threads have not had a turn for a whole lease.
 
         Until then its leases are renewed here. Otherwise other workers would run its tasks beside it, and
         count a crash against each of them.
@@ -76,7 +76,7 @@ class _Watchdog:
         return True
 
     def _reset(self) -> None:
-        """Forget the ended process, so that nothing of it counts against the next one."""
+        """Forget the process that has exited, so that nothing it did counts against the next one."""
         self._table.unlink(missing_ok=True)
         self._watch, self._was_silent = Watch(self._table), False
 
@@ -93,7 +93,7 @@ class _Watchdog:
         """Record the death in Redis.
 
         Raises:
-            StoreUnavailableError: Redis does not answer.
+            StoreUnavailableError: Redis is not responding.
         """
         was_silent = self._was_silent
         try:
@@ -140,7 +140,7 @@ def specs(
     settings = configuration.settings
     name = service or settings.service
     if name == configuration.app.service:
-        name = DEFAULT_SERVICE  # app.yaml may give the service another name
+        name = DEFAULT_SERVICE  # app.yaml may give the service a different name
     backend = configuration.backends.get(name)
     all_served = list(served(configuration, queues))
     store = Store(settings.redis_url, patience_seconds=REDIS_PATIENCE_SECONDS)
@@ -182,10 +182,10 @@ def served(config: Config, names: Sequence[str]) -> dict[str, QueueConfig]:
 
 
 class Health:
-    """The checks of a supervisor's worker processes.
+    """The health checks of a supervisor's worker processes.
 
     Args:
-        tables: the files in which the processes note the turns of their main loops.
+        tables: the files in which the processes record the turns of their main loops.
         store: the supervisor's store.
         lease_seconds: how long a loop may take to turn.
     """
@@ -197,7 +197,7 @@ class Health:
         self.supervisor: Supervisor | None = None
 
     def problem(self) -> str | None:
-        """The reason why a main loop does not turn; a process that is starting is healthy."""
+        """The reason why a main loop is not turning; a process that is starting is healthy."""
         now = SYSTEM.monotonic()
         turns = {table.name: last_turn(table) for table in self._tables}
         if self.supervisor is not None:
@@ -229,9 +229,9 @@ def preload_spec(
         configuration: the application's configuration.
         environ: the environment on which the forked processes' environments are based.
         kinds: the kinds of processes that it will fork: web, worker, scheduler.
-        run: runs a command of ``lastacross``; None to start a program in any case.
+        run: a callable that runs a ``lastacross`` command; None to always start a program.
     """
-    # Other systems cannot tell what is open, or have libraries that do not survive a fork.
+    # Other systems cannot list open files, or have libraries that do not survive a fork.
     if not configuration.settings.preload or sys.platform != "linux":
         return None
     arguments = ["preload", *(f"--for={kind}" for kind in kinds)]
@@ -259,8 +259,8 @@ def run(
 ) -> int:
     """Supervise worker processes until SIGTERM, SIGINT or SIGHUP arrives; takes the arguments of ``specs``.
 
-    ``run_command`` runs a command of ``lastacross`` in a fork of this process. ``health_at`` is where to
-    answer ``/healthz`` and ``/readyz``.
+    ``run_command`` runs a ``lastacross`` command in a fork of this process. ``health_at`` is where to answer
+    ``/healthz`` and ``/readyz``.
 
     Returns:
         The exit code.
@@ -283,7 +283,7 @@ def run(
             max_memory_mb=max_memory_mb,
         )
         own = dict(children[0].environ or environ)
-        # It names the folder of one worker process, which is not the preload process's.
+        # This variable names one worker process's file, which is not meant for the preload process.
         own.pop(STARTED_TABLE, None)
         preload = preload_spec(configuration, own, ("worker",), run_command)
         settings = configuration.settings
@@ -303,7 +303,7 @@ def run(
 class _FirstTicks:
     """Starts the probes in the first turn of the supervisor's loop, and then uploads queue.yaml.
 
-    Before its first turn the supervisor forks the preload process, which needs a process without threads.
+    Before its first turn, the supervisor forks the preload process, for which it must not have any threads.
     """
 
     def __init__(self, probes: Probes, upload: StartUpload) -> None:
@@ -321,7 +321,7 @@ class _FirstTicks:
 
 @contextlib.contextmanager
 def _temporary_folder() -> Iterator[Path]:
-    # tempfile.TemporaryDirectory would remove the folder at the end of each forked process, too.
+    # tempfile.TemporaryDirectory would also remove the folder when a forked process exits.
     folder = tempfile.mkdtemp(prefix="lastacross-")
     try:
         yield Path(folder)
