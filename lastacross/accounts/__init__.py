@@ -1,7 +1,7 @@
 """The people who may open a site's private pages: their roles, accounts and passwords.
 
-The accounts are in the datastore. Each of their functions is imported at its first use, because most requests
-and commands need neither SQLAlchemy nor argon2.
+The accounts are in the datastore. Each of the functions for them is imported on first use, because most
+requests and commands need neither SQLAlchemy nor argon2.
 """
 
 import importlib
@@ -59,7 +59,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """Import the module with this name of ``__all__`` at its first use."""
+    """Import the module that provides this name from ``__all__``, on first use."""
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)

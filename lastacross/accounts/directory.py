@@ -33,7 +33,7 @@ class KnownAccount:
         name: in lower case.
         role: ``admin`` or ``viewer``.
         password_hash: in the PHC string format.
-        session_key: a text that a session of the account repeats.
+        session_key: a string that each of the account's sessions repeats.
         changed_at: when the password was set, in seconds since the epoch.
     """
 
@@ -58,7 +58,7 @@ def set_password(name: str, password: str, role: Role | None = None, clock: Cloc
 
     Raises:
         AccountError: the name or the password does not meet the rules.
-        DatastoreError: the datastore is unavailable, or its tables are not those of this version.
+        DatastoreError: the datastore is unavailable, or its tables do not match this version.
     """
     known = normalized(name)
     if known is None:
@@ -99,7 +99,7 @@ def find(name: str) -> KnownAccount | None:
     """
     known = normalized(name)
     with datastore.session(read_only=True) as session:
-        # Look up an impossible name, too, so that the answer takes the same time.
+        # Look up impossible names as well, so that the response takes the same time.
         row = session.get(Account, known or "")
         return None if row is None else _known(row)
 
@@ -125,6 +125,6 @@ def has_any() -> bool:
 
 
 def _known(row: Account) -> KnownAccount:
-    # A role of another version gives no right to change anything.
+    # A role from another version gives no right to change anything.
     role: Role = ADMIN if row.role == ADMIN else "viewer"
     return KnownAccount(row.name, role, row.password_hash, row.session_key, row.changed_at)

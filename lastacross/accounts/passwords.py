@@ -17,12 +17,12 @@ PASSES = 2
 LANES = 1
 MIN_CHARACTERS = 12
 MAX_CHARACTERS = 1_000
-# How many checks run at a time, and how long another one waits for its turn.
+# How many checks may run at a time, and how long another one waits for its turn.
 MAX_CHECKS = 2
 TURN_SECONDS = 2.0
 
 # The hash of a random password that nobody knows. Checking a password against it takes as long as checking
-# a real account's, so the time of an answer does not tell whether an account exists.
+# a real account's, so the response time does not reveal whether an account exists.
 _NOBODYS = "$argon2id$v=19$m=19456,t=2,p=1$ThkV2IlSrhXFK7Va54bxxA$LT7WwiOH01o3BRqM72gMtgDmQ3CVwZ4cgtTqE0YLWng"
 
 _turns = threading.BoundedSemaphore(MAX_CHECKS)
@@ -37,7 +37,7 @@ def check_new(name: str, password: str) -> None:
         password: the new password.
 
     Raises:
-        AccountError: the password is too short, too long, or made of the account's name.
+        AccountError: the password is too short, too long, or made up of the account's name.
     """
     count = len(_bytes(password).decode())
     if count < MIN_CHARACTERS:
@@ -61,7 +61,7 @@ def is_password(password_hash: str | None, password: str) -> bool:
         password: the given password.
 
     Raises:
-        TooManyChecksError: two other checks are running, and neither ended within two seconds.
+        TooManyChecksError: two other checks are running, and neither finished within two seconds.
     """
     if not _turns.acquire(timeout=TURN_SECONDS):
         raise TooManyChecksError("too many passwords are being checked at the moment")

@@ -1,4 +1,4 @@
-"""Describes a signed-in person, and says which names a person may have. Pure."""
+"""Describes a signed-in person, and says which names a person may have. All functions are pure."""
 
 import re
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ Source = Literal["password", "link", "proxy", "cli"]
 ADMIN: Role = "admin"
 VIEWER: Role = "viewer"
 ROLES: tuple[Role, ...] = (ADMIN, VIEWER)
-# The name of whoever used a link of `lastacross admin link`; no account has it.
+# The name of whoever used a link from `lastacross admin link`; no account has it.
 LINK_NAME = "administrator"
 
 NAME_RULE = "1 to 100 ASCII letters, digits or characters from . _ - + @, and begins with a letter or digit"
@@ -18,7 +18,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._+@-]{0,99}", re.ASCII)
 
 
 def normalized(name: str) -> str | None:
-    """The name in lower case, in which it is stored and compared; None if no person can have it.
+    """The name in lower case, as it is stored and compared; None if no person can have it.
 
     Only ASCII is allowed, so that no two names look the same.
     """
@@ -32,9 +32,9 @@ class Person:
 
     Attributes:
         name: the account's name, or the user's name according to the proxy or the operating system.
-            It is ``LINK_NAME`` for whoever used a link of ``lastacross admin link``.
-        role: ``admin`` may change things, ``viewer`` only looks.
-        source: ``password`` (the sign-in page), ``link`` (``lastacross admin link``), ``proxy`` (a header
+            It is ``LINK_NAME`` for whoever used a link from ``lastacross admin link``. role: ``admin`` may
+        change things; ``viewer`` may only look. source: ``password`` (the sign-in page), ``link``
+        (``lastacross admin link``), ``proxy`` (a header
             from a trusted proxy) or ``cli`` (a command on a machine of the site).
     """
 

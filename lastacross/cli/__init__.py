@@ -1,7 +1,7 @@
 """The command line: parses arguments, calls functions, prints results.
 
 Exit codes: 0 for success, 2 for an invalid command line or configuration, 1 for anything else. Errors go to
-standard error, as one line that names the problem and the remedy, without a traceback.
+standard error as one line that names the problem and the remedy, without a traceback.
 """
 
 import importlib
@@ -37,7 +37,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _failed(error: Exception) -> int:
-    """Print an error of the engine and return the exit code; raise any other exception again."""
+    """Print an error from the engine and return the exit code; re-raise any other exception."""
     # Most commands need none of the error classes, which take a tenth of the time of `--help`.
     errors = importlib.import_module("lastacross.errors")
     if isinstance(error, errors.ConfigError):
@@ -52,12 +52,13 @@ def _failed(error: Exception) -> int:
 
 def main() -> NoReturn:
     """Run this process's command and end the process with its exit code. Ctrl-C prints no traceback."""
-    # An exception could be raised anywhere, for example while a class is created, which turns it into another
-    # one. Processes that have something to finish handle the signal themselves once they run.
+    # An exception could be raised anywhere, for example while a class is being created, which turns it into a
+    # different one. Processes that have something to finish handle the signal themselves once they are
+    # running.
     ending.end_at_interrupt()
     try:
         code = run()
-    except SystemExit as end:  # gunicorn's processes end like this
+    except SystemExit as end:  # gunicorn's processes exit like this
         print_reason(end)
         code = exit_code_of(end)
     ending.end_process(code)

@@ -34,12 +34,12 @@ def takes_app(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Root(click.Group):
-    """A group whose commands are known by name and help, and imported at their first use."""
+    """A group whose commands are known by name and help, and imported on first use."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Import the module of the chosen command, which puts the command in its stand-in's place."""
+        """Import the module of the chosen command, which replaces the command's stand-in."""
         module = MODULES.get(args[0])
         if module is not None:
             importlib.import_module(f"lastacross.cli.{module}")

@@ -85,7 +85,7 @@ def _existing(batch_id: str) -> dict[str, Any]:
 
 
 def _row(batch_id: str, found: dict[str, str]) -> dict[str, Any]:
-    """A batch for programs; a damaged number is shown as it is."""
+    """A batch in machine-readable form; a damaged number is shown as it is."""
     is_complete = "finished_at" in found
     if "cancelled_at" in found:
         state = "cancelled"

@@ -1,4 +1,4 @@
-"""Loads the configuration of a command, and connects it to Redis."""
+"""Loads a command's configuration, and connects the command to Redis."""
 
 import contextlib
 import dataclasses
@@ -39,7 +39,7 @@ def asking_redis(root: Path, *, needs_redis: bool = True) -> Iterator[Config]:
 
     Args:
         root: the application's folder.
-        needs_redis: whether an unavailable Redis is an error even before the block begins.
+        needs_redis: whether an unavailable Redis is an error before the block even begins.
     """
     configuration = config.load(root, os.environ, needs_secret_key=False)
     settings = _with_running_redis(configuration.settings)
@@ -84,7 +84,7 @@ def record(action: str, ids: Sequence[str]) -> None:
 
 
 def _user() -> str:
-    """The operating system's name for this process's user, whatever the environment says."""
+    """The operating system's name for this process's user, regardless of the environment."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
@@ -103,10 +103,10 @@ def listing(root: Path) -> Iterator[Settings]:
 
 
 def settings_of(root: Path) -> Settings:
-    """The environment's settings; the whole configuration is loaded when something asks for it.
+    """The environment's settings; the whole configuration is loaded when something needs it.
 
     Raises:
-        ConfigError: a variable is invalid, or the folder is not an application's.
+        ConfigError: a variable is invalid, or the folder is not an application's folder.
     """
 
     def load() -> Config:
@@ -137,7 +137,7 @@ def _connected(settings: Settings, *, needs_redis: bool = True) -> Iterator[None
     store.use(opened)
     try:
         if needs_redis:
-            # Ask at once whether Redis is there: without it, lists would be those of queue.yaml.
+            # Check up front that Redis is reachable: without it, lists would show only what is in queue.yaml.
             opened.sync_clock()
         yield
     except store.ResponseError as error:

@@ -18,7 +18,7 @@ from lastacross.cronruns import entries, overview, pauses
 from lastacross.errors import ScheduleError, StoreUnavailableError, UnknownCronJobError, UnreadableJobError
 
 OVERDUE_SECONDS = 10.0
-"""A running scheduler is never this late; one that waits for Redis or the datastore retries after 10 s."""
+"""A running scheduler is never this late; one without Redis or the datastore retries after 10 s."""
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _NEXT = 5
@@ -94,7 +94,7 @@ def _list(root: Path, as_json: bool) -> None:
 
 
 def _paused(root: Path) -> frozenset[str]:
-    """The names of the paused jobs. Without Redis there is a remark, and the list does not show them."""
+    """The names of the paused jobs. Without Redis, a remark is printed and the list does not show them."""
     settings_of(root)
     try:
         with listing(root):
@@ -112,7 +112,7 @@ def job_named(text: str, jobs: Mapping[str, str]) -> str:
         jobs: the jobs' URLs by name.
 
     Raises:
-        UnknownCronJobError: no job has it, or more than one.
+        UnknownCronJobError: no job has it, or more than one does.
     """
     if text in jobs:
         return text
@@ -248,7 +248,7 @@ def _run(root: Path, name: str, as_json: bool) -> None:
 @_JSON
 @takes_app
 def _pause(root: Path, names: tuple[str, ...], as_json: bool) -> None:
-    """Start no run of these jobs until they are resumed; a run that has begun goes on."""
+    """Start no new runs of these jobs until they are resumed; a run in progress continues."""
     with asking_redis(root):
         jobs = [_deployed_job(name) for name in names]
         for job in jobs:
@@ -262,7 +262,7 @@ def _pause(root: Path, names: tuple[str, ...], as_json: bool) -> None:
 @_JSON
 @takes_app
 def _resume(root: Path, names: tuple[str, ...], as_json: bool) -> None:
-    """Let these jobs run by their schedules again; the runs that they have missed stay missed."""
+    """Let these jobs run on schedule again; runs that they have missed are not made up for."""
     with asking_redis(root):
         jobs = [_deployed_job(name) for name in names]
         for job in jobs:
@@ -289,7 +289,7 @@ def _history(root: Path, name: str, limit: int, as_json: bool) -> None:
     configured(root, needs_secret_key=False)
     runs = cronruns.model.last_runs(name, limit)
     if not runs:
-        # The runs of a deleted job are found by its name only.
+        # A deleted job's runs can be found only by its name.
         runs = cronruns.model.last_runs(_deployed_job(name), limit)
     _show_runs([_shown(run) for run in runs], as_json=as_json)
 

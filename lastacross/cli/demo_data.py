@@ -10,7 +10,7 @@ from lastacross.processes import application
 
 
 def load(configuration: Config) -> str:
-    """Call the application's function and return its result, a sentence; it may be called repeatedly.
+    """Call the application's function, which may be called repeatedly, and return its result, a sentence.
 
     Raises:
         ConfigError: the application has no such module or function, or its import fails.

@@ -99,7 +99,7 @@ def _tell_cancelled(view: "View", *, as_json: bool) -> None:
 
 
 def _row(view: "View") -> dict[str, Any]:
-    """A long task for programs."""
+    """A long task in machine-readable form."""
     return {
         "id": view.id,
         "title": view.title,

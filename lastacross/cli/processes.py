@@ -144,7 +144,7 @@ def _worker(
 
 
 def _remark_on_service(configuration: Config, name: str) -> None:
-    """Log a remark if a name looks misspelt, even though it may be intended."""
+    """Log a remark if a name looks misspelt, even though it may be intentional."""
     known = {DEFAULT_SERVICE, configuration.app.service, *configuration.services}
     hint = diagnostics.likely(name, known, 0.75)
     if name not in known and hint is not None:
@@ -155,7 +155,7 @@ def _remark_on_service(configuration: Config, name: str) -> None:
 @cli.command("worker-process", hidden=True)
 @click.option("--threads", type=click.IntRange(1, 1024))
 @click.option("--queues", default="")
-# It shows in `ps` whose process this is; LASTACROSS_SERVICE is what counts.
+# This option only shows in `ps` whose process this is; LASTACROSS_SERVICE decides.
 @click.option("--service", expose_value=False)
 @_max_tasks
 @_max_memory
@@ -199,14 +199,15 @@ def _preload(root: Path, kinds: tuple[str, ...]) -> int:
 
 
 def _call(module: str, function: str, *args: Any, **options: Any) -> int:
-    """Import a module of ``processes``, and call its function, which returns an exit code."""
+    """Import a module of ``processes`` and call its function, which returns an exit code."""
     code: int = getattr(importlib.import_module(f"lastacross.processes.{module}"), function)(*args, **options)
     return code
 
 
 def _run_again(arguments: Sequence[str]) -> int:
     """Run a command as its own program would."""
-    # The package has been imported by now; this module cannot import it, because it is imported by it.
+    # The package has been imported by now; this module cannot import it, because the package imports this
+    # module.
     code: int = sys.modules["lastacross.cli"].run(arguments)
     return code
 

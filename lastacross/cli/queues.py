@@ -22,12 +22,12 @@ _NAMES = click.argument("names", nargs=-1, required=True, metavar="QUEUE...")
 
 
 def taskqueue() -> Any:
-    """The face ``taskqueue``, which commands that only show something need not import."""
+    """The module ``taskqueue``, which commands that only show something need not import."""
     return importlib.import_module("lastacross.taskqueue")
 
 
 def require_existing(name: str) -> None:
-    """Return only if there is a queue with this name.
+    """Check that there is a queue with this name.
 
     Raises:
         InvalidQueueNameError, UnknownQueueError: as for ``existing``.

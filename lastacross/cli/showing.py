@@ -1,4 +1,4 @@
-"""Prints data from Redis as tables for people or JSON for programs, with nothing raw on a terminal."""
+"""Prints data from Redis as tables for people or JSON for programs, with nothing unescaped on a terminal."""
 
 import contextlib
 import importlib
@@ -15,7 +15,7 @@ MAX_CELL_CHARACTERS = 60
 
 
 def printable(text: str, most: int | None = None) -> str:
-    """The text without terminal control sequences, cut to ``most`` characters.
+    """The text without terminal control sequences, truncated to ``most`` characters.
 
     Control characters, and characters that reverse or hide text, are shown as escapes.
     """
@@ -39,7 +39,7 @@ def instant(seconds: float | None) -> str | None:
 
 
 def print_json(value: Any) -> None:
-    """Print JSON for programs."""
+    """Print machine-readable JSON."""
     # A damaged row may contain bytes instead of a string.
     click.echo(json.dumps(value, indent=2, default=str))
 
@@ -56,7 +56,7 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 
 def _print_to_terminal(cells: Sequence[Sequence[str]]) -> None:
-    """Fold long cells, so that the table is as wide as the terminal at most."""
+    """Fold long cells, so that the table is no wider than the terminal."""
     text = importlib.import_module("rich.text").Text
     table = importlib.import_module("rich.table").Table(box=None, pad_edge=False)
     for name in cells[0]:

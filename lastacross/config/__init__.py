@@ -1,10 +1,10 @@
 """Configuration: app.yaml, queue.yaml, cron.yaml and the environment, read once into frozen values.
 
-A mistake is a ConfigError that names the file, line and column, the offending text, and a likely
-correction. All mistakes are found in one pass.
+An error is a ConfigError that names the file, line and column, the offending text, and a likely correction.
+All errors are found in one pass.
 
-The modules that read the files are imported at their first use, because pydantic and ruamel.yaml would take
-up most of the start of a command that needs only the environment.
+The modules that read the files are imported on first use, because pydantic and ruamel.yaml would take up most
+of the start of a command that needs only the environment.
 """
 
 import importlib
@@ -86,7 +86,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import the module with this name of ``__all__`` at its first use."""
+    """Import the module that provides this name from ``__all__``, on first use."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

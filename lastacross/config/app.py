@@ -112,7 +112,7 @@ class FileEntry(IncludedEntry):
 
 
 def read(document: Document, included: Sequence[Document] = ()) -> AppConfig:
-    """Interpret app.yaml and its included files, in order, and record mistakes in their documents."""
+    """Interpret app.yaml and its included files, in order, and record errors in their documents."""
     _refuse_unkept(document)
     content = _without_known_keys(document)
     top = document.validate(FileEntry, content, ()) or FileEntry()
@@ -147,7 +147,7 @@ def _without_known_keys(document: Document) -> dict[str, Any]:
 
 
 def _top_of_included(document: Document) -> IncludedEntry:
-    """Read an included file's top level; unknown keys and keys reserved for app.yaml are mistakes."""
+    """Read an included file's top level; unknown keys and keys reserved for app.yaml are errors."""
     aside = {"admin_console": CONSOLE_PAGES}
     content: dict[str, Any] = document.set_aside(document.content, aside, (), "an included file")
     unknown = [key for key in content if key not in IncludedEntry.model_fields]

@@ -50,7 +50,7 @@ def check_start(text: str) -> str:
 
 
 def check_options(value: Any) -> frozenset[str]:
-    """Parse the option words, which are either separated by commas or given as a list."""
+    """Parse the options, which are either separated by commas or given as a list."""
     words = value.split(",") if isinstance(value, str) else value
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise UnusableError("must be words separated by commas, or a list of words")
@@ -90,7 +90,7 @@ class FileEntry(Entry):
 
 
 def read(document: Document) -> Mapping[str, Backend]:
-    """Return the file's backends by name, and record mistakes and notices in the document."""
+    """Return the file's backends by name, and record errors and notices in the document."""
     document.validate(FileEntry, document.content, ())
     found: dict[str, Backend] = {}
     for path, value in document.entries("backends", "backends"):
@@ -113,7 +113,7 @@ def read(document: Document) -> Mapping[str, Backend]:
 
 
 def _without_misplaced(value: Any, document: Document, path: Path_) -> Any:
-    """Return the mapping without its misplaced keys, and report each of them as a mistake."""
+    """Return the mapping without its misplaced keys, and report each of them as an error."""
     if not isinstance(value, dict):
         return value
     for key in [key for key in value if key in _ELSEWHERE]:

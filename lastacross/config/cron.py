@@ -49,7 +49,7 @@ def check_url(text: str) -> str:
 
 
 def check_schedule(text: str) -> str:
-    """Check that a text is a valid schedule."""
+    """Check that a string is a valid schedule."""
     try:
         return cron.parse_schedule(text).text
     except ScheduleError as error:
@@ -136,7 +136,7 @@ class FileEntry(Entry):
 
 
 def read(document: Document) -> tuple[CronEntry, ...]:
-    """Return the file's jobs in order, and record mistakes and notices in the document."""
+    """Return the file's jobs in order, and record errors and notices in the document."""
     if _has_unindented_job(document):
         return ()
     document.validate(FileEntry, document.content, ())
@@ -160,7 +160,7 @@ def read(document: Document) -> tuple[CronEntry, ...]:
 
 
 def _has_unindented_job(document: Document) -> bool:
-    """Record one mistake if keys of a job stand at the top level, instead of one for each key."""
+    """Record a single error if a job's keys are at the top level, instead of one for each key."""
     keys = [key for key in document.content if key in JobEntry.model_fields]
     if not keys:
         return False

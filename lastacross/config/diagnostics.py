@@ -11,7 +11,7 @@ MAX_HINT_CHARACTERS = 250
 
 
 class UnusableError(ValueError):
-    """Raised when a text is not a valid value for its key.
+    """Raised when a string is not a valid value for its key.
 
     ``problem`` continues the sentence "<key> <text> …"; ``hint`` is the likely correction.
     """
@@ -55,7 +55,7 @@ def sentence(problem: str, hint: str | None = None) -> str:
 
 
 def together(mistakes: Iterable[ConfigError]) -> ConfigError:
-    """Return one error that carries all the mistakes and whose message states the first."""
+    """Return one error that carries all the others and whose message is the first one's."""
     every = tuple(mistakes)
     first = every[0]
     return ConfigError(first.message, file=first.file, line=first.line, column=first.column, mistakes=every)

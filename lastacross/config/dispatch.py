@@ -100,7 +100,7 @@ class FileEntry(Entry):
 
 
 def read(document: Document) -> tuple[DispatchRule, ...]:
-    """Return the file's rules in order, and record mistakes and notices in the document."""
+    """Return the file's rules in order, and record errors and notices in the document."""
     document.validate(FileEntry, document.content, ())
     rules = []
     for path, value in document.entries("dispatch", "dispatch rules"):

@@ -1,6 +1,6 @@
-"""Holds a configuration file while it is read: its values, and the mistakes and notices found so far.
+"""Holds a configuration file while it is being read: its values, and the errors and notices found so far.
 
-pydantic checks each entry, and its errors become mistakes with a line, a column and a text from
+pydantic checks each entry, and its errors become ours, with a line, a column and a message from
 ``diagnostics``.
 """
 
@@ -17,7 +17,7 @@ Path_ = yaml_file.Path_
 
 
 class Entry(BaseModel):
-    """A mapping in a file. An unknown key is a mistake, and no value is converted silently.
+    """A mapping in a file. An unknown key is an error, and no value is converted silently.
 
     ``WHAT`` is the mapping's name in messages, such as "a queue".
     """
@@ -42,7 +42,7 @@ def parsed(parse: Callable[[str], Any]) -> BeforeValidator:
 
 
 def one_of(*choices: str) -> BeforeValidator:
-    """Return a validator that accepts only these words."""
+    """Return a validator that accepts only these strings."""
 
     def check(text: str) -> str:
         if text not in choices:
@@ -66,10 +66,10 @@ _LISTS = {
 
 
 class Document:
-    """One file's values, with its mistakes and notices.
+    """One file's values, with its errors and notices.
 
-    ``name`` is the file's name in messages. ``is_empty_because`` is the error text for an empty file, or None
-    if the file may be empty.
+    ``name`` is the file's name in messages. ``is_empty_because`` is the error message for an empty file, or
+    None if the file may be empty.
 
     Raises:
         ConfigError: the file is not valid YAML, uses a forbidden YAML feature, is not a mapping, or is
@@ -106,7 +106,7 @@ class Document:
 
     @property
     def sorted_mistakes(self) -> list[ConfigError]:
-        """Return the mistakes in the order of their lines in the file."""
+        """Return the errors in the order of their lines in the file."""
         return sorted(self.mistakes, key=lambda mistake: (mistake.line or 0, mistake.column or 0))
 
     def line(self, path: Path_) -> int:
@@ -114,16 +114,16 @@ class Document:
         return self._place(path)[0]
 
     def mistake(self, path: Path_, problem: str, hint: str | None = None, *, is_of_key: bool = False) -> None:
-        """Record a mistake at a path's value, or at its key."""
+        """Record an error at a path's value, or at its key."""
         line, column = self._place(path, is_of_key)
         self.mistakes.append(ConfigError(sentence(problem, hint), file=self.name, line=line, column=column))
 
     def notice(self, path: Path_, text: str, *, is_of_key: bool = False) -> None:
-        """Record a remark for the file's author, which does not keep any process from starting."""
+        """Record a remark for the file's author; it does not keep any process from starting."""
         self._notices.append((self._place(path, is_of_key), text))
 
     def validate(self, model: type[EntryType], value: Any, path: Path_) -> EntryType | None:
-        """Return the mapping as an entry, or record its mistakes and return None."""
+        """Return the mapping as an entry, or record its errors and return None."""
         try:
             return model.model_validate(value)
         except ValidationError as error:
@@ -132,7 +132,7 @@ class Document:
             return None
 
     def entries(self, key: str, what: str) -> Iterable[tuple[Path_, Any]]:
-        """Yield a top-level list's items with their paths; a value that is not a list is a mistake."""
+        """Yield a top-level list's items with their paths; a value that is not a list is an error."""
         value = self.content.get(key)
         if value is None:
             return ()
@@ -164,7 +164,7 @@ class Document:
         return self._tree.places[path]
 
     def _add_mistake(self, detail: Any, base: Path_, model: type[Entry]) -> None:
-        """Convert one of pydantic's errors into a mistake."""
+        """Convert one of pydantic's errors into one of ours."""
         path = (*base, *detail["loc"])
         kind, value = detail["type"], detail["input"]
         entry = _entry_at(model, detail["loc"][:-1])

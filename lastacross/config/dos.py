@@ -15,7 +15,7 @@ class FileEntry(Entry):
 
 
 def read(document: Document) -> None:
-    """Record a mistake if the file lists any networks."""
+    """Record an error if the file lists any networks."""
     document.validate(FileEntry, document.content, ())
     if document.content.get("blacklist"):
         problem = (

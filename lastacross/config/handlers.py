@@ -52,7 +52,7 @@ def check_url(text: str) -> str:
 def compile_expression(text: str, suffix: str = "") -> re.Pattern[str]:
     """Compile the expression followed by ``suffix``, anchored at both ends.
 
-    Flags at its beginning, such as ``(?i)``, become flags of the group inside the anchors, because Python
+    Flags at its beginning, such as ``(?i)``, become flags on the group inside the anchors, because Python
     rejects global flags anywhere but at the start.
 
     Raises:
@@ -147,7 +147,7 @@ class HandlerEntry(Entry):
 
 
 def read(value: Any, document: Document, path: Path_) -> Handler | None:
-    """Return the handler, or None if it is invalid; record mistakes and notices in the document."""
+    """Return the handler, or None if it is invalid; record errors and notices in the document."""
     entry = document.validate(HandlerEntry, value, path)
     if entry is None:
         return None
@@ -193,7 +193,7 @@ def _pattern(entry: HandlerEntry, document: Document, path: Path_) -> re.Pattern
 
 
 def _check_kind(entry: HandlerEntry, document: Document, path: Path_) -> None:
-    """Check that a handler is of exactly one kind and has only the keys of that kind."""
+    """Check that a handler is of exactly one kind and has only keys of that kind."""
     kinds = [key for key in ("script", "static_dir", "static_files") if getattr(entry, key) is not None]
     if not kinds:
         document.mistake(path, f"the handler for {shown(entry.url)} needs script, static_dir or static_files")

@@ -20,7 +20,7 @@ from lastacross.errors import ConfigError
 
 MAX_DEPTH = 10
 MAX_FILES = 50
-# The limit for all included files together is that of one file, because parsing takes time in each of them.
+# All included files together may be as large as one file, because each of them takes time to parse.
 MAX_BYTES = yaml_file.MAX_FILE_BYTES
 
 FOLDER_FILE = "include.yaml"
@@ -40,7 +40,7 @@ KEYS = (
 
 @dataclass
 class Included:
-    """The included files, with one mistake for each file that could not be read at all."""
+    """The included files, with one error for each file that could not be read at all."""
 
     documents: list[Document] = field(default_factory=list)
     mistakes: list[ConfigError] = field(default_factory=list)
@@ -54,7 +54,7 @@ class Included:
 def gather(document: Document, root: Path) -> Included:
     """Return the files that app.yaml includes, directly or through other included files.
 
-    A path that cannot be included is reported as a mistake in the including document.
+    A path that cannot be included is reported as an error in the including document.
     """
     walk = _Walk(root)
     walk.visit(document, 1)
@@ -62,10 +62,10 @@ def gather(document: Document, root: Path) -> Included:
 
 
 def check_builtins(document: Document) -> None:
-    """Record a notice for each builtin that this engine lacks, and a mistake for each unknown one."""
+    """Record a notice for each builtin that this engine lacks, and an error for each unknown one."""
     value = document.content.get("builtins")
     if isinstance(value, dict):
-        # Old files wrote a mapping instead of a list.
+        # Old files have a mapping instead of a list.
         items: list[tuple[Path_, Any]] = [(("builtins",), value)]
     else:
         items = list(document.entries("builtins", "builtins such as 'deferred: on'"))
@@ -151,7 +151,7 @@ class _Walk:
         raise UnusableError("is not there")
 
     def _take(self, name: str, includer: Document, path: Path_, depth: int) -> Document | None:
-        """Return the file, or None if it cannot be read or was already included.
+        """Return the file, or None if it cannot be read or has already been included.
 
         Raises:
             UnusableError: the file may not be included here.

@@ -1,7 +1,7 @@
 """Lists the app.yaml keys of App Engine that have no effect here, both harmless and refused ones.
 
 A harmless key causes one notice. A key that protected the application on App Engine but cannot protect it
-here is a mistake, because ignoring it would silently remove that protection.
+here is an error, because ignoring it would silently remove that protection.
 """
 
 from collections.abc import Callable

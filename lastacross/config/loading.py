@@ -44,7 +44,7 @@ _UNLISTED = "static handlers serve the files that it lists, unless app.yaml's sk
 
 @dataclass(frozen=True)
 class Findings:
-    """The results of ``check``: a mistake prevents every process from starting, a notice does not.
+    """The results of ``check``: an error prevents every process from starting; a notice does not.
 
     ``files`` names the files that were read. ``warnings`` describe settings that leave the site open.
     """
@@ -56,7 +56,7 @@ class Findings:
 
 
 class _Files:
-    """The files of one application's folder while they are read."""
+    """The files in one application's folder while they are being read."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -69,7 +69,7 @@ class _Files:
     ) -> ReadType | None:
         """Interpret ``<name>.yaml``, or return None if it does not exist or cannot be read at all.
 
-        ``read`` interprets the document and records mistakes and notices in it.
+        ``read`` interprets the document and records errors and notices in it.
         """
         try:
             path = yaml_file.find(self.root, name)
@@ -129,7 +129,7 @@ class _Reading:
             services.note_unknown(self._files.documents, names)
 
     def again(self, environ: Mapping[str, str], *, may_make_key: bool, needs_key: bool) -> "_Reading | None":
-        """Return this pass with another environment, or None if the files have to be read for that."""
+        """Return this pass with a different environment, or None if that requires reading the files."""
         environment = settings.read(self.root, environ, may_make_key=may_make_key, needs_key=needs_key)
         if environment.values.get("services", NOTHING) != self.environment.values.get("services", NOTHING):
             return None
@@ -193,7 +193,7 @@ class _Reading:
         return found
 
     def _check_folders(self, document: Document, found: AppConfig) -> None:
-        """Record a mistake for each ``static_dir`` from which no file could be served."""
+        """Record an error for each ``static_dir`` from which no file could be served."""
         for path, value in document.entries("handlers", "handlers"):
             folder = value.get("static_dir")
             if folder is None:
@@ -246,7 +246,7 @@ def load(root: Path, environ: Mapping[str, str], *, needs_secret_key: bool = Tru
 
 
 class _Kept:
-    """A pass over files, as long as they are unchanged."""
+    """A pass over files, to be reused as long as they are unchanged."""
 
     def __init__(self, reading: _Reading) -> None:
         self.reading = reading
@@ -282,10 +282,10 @@ _kept: _Kept | None = None
 
 
 def keep_files() -> None:
-    """Make later calls of ``load`` read only the environment again, unless a file has changed.
+    """Make later calls to ``load`` re-read only the environment, unless a file has changed.
 
-    For a process that forks others: reading the files again takes each of them more memory than it would
-    otherwise have of its own.
+    This is for a process that forks others: re-reading the files would cost each of them more memory than
+    everything else that it does not share.
     """
     global _keeps_files
     _keeps_files = True
@@ -354,8 +354,8 @@ def check(root: Path, environ: Mapping[str, str], *, is_production: bool = False
     Args:
         root: the application's folder.
         environ: the environment, as ``os.environ``.
-        is_production: whether to make production's demands as well: a SECRET_KEY, and a warning for each
-            setting that leaves the site open.
+        is_production: whether to apply production's requirements as well: a SECRET_KEY, and a warning for
+            each setting that leaves the site open.
     """
     if is_production:
         environ = {name: value for name, value in environ.items() if name != settings.DEV}

@@ -1,4 +1,4 @@
-"""Keeps this process's configuration, which is read at its first use."""
+"""Keeps this process's configuration, which is read on first use."""
 
 import importlib
 import os

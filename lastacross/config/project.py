@@ -32,7 +32,7 @@ class Project:
 def read_project(root: Path, app: AppConfig | None = None) -> Project:
     """Read the table ``[tool.lastacross]``, which is optional, as are all of its keys.
 
-    The default of ``models`` is the modules that ``script:`` names in app.yaml, plus the module ``models`` if
+    By default, ``models`` is the modules that ``script:`` names in app.yaml, plus the module ``models`` if
     the folder has one.
 
     Args:

@@ -79,7 +79,7 @@ class BackoffEntry(Entry):
     max_doublings: Count | None = None
 
     def back_off(self, limits: RetryParameters, document: Document, path: Path_) -> RetryParameters:
-        """Add this back-off to the limits; a minimum above the maximum is recorded as a mistake."""
+        """Add this back-off to the limits; a minimum above the maximum is recorded as an error."""
         shortest, longest = self.min_backoff_seconds, self.max_backoff_seconds
         if shortest is not None and longest is not None and shortest > longest:
             problem = f"min_backoff_seconds {shortest:g} is greater than max_backoff_seconds {longest:g}"
@@ -131,12 +131,12 @@ class FileEntry(Entry):
 
 
 def default_queues() -> QueueFile:
-    """Return the queues of an application without a queue.yaml, which is only ``default``."""
+    """Return the queues of an application without a queue.yaml: only ``default``."""
     return QueueFile(MappingProxyType({"default": QueueConfig("default")}))
 
 
 def read(document: Document) -> QueueFile:
-    """Return the file's queues, and record mistakes and notices in the document."""
+    """Return the file's queues, and record errors and notices in the document."""
     top = document.validate(FileEntry, document.content, ())
     queues: dict[str, QueueConfig] = {}
     for path, value in document.entries("queue", "queues"):

@@ -3,7 +3,7 @@
 The form is ``redis+sentinel://user:password@host:port,host:port/NAME/0``. The hosts are the sentinels, NAME
 is the name that they give the master, and the number is the database. The user and the password are the Redis
 server's; ``?sentinel_username=…&sentinel_password=…`` are the sentinels' own. With ``rediss+sentinel://``,
-both speak TLS. Other options are redis-py's, as for ``rediss://``.
+both use TLS. Other options are redis-py's, as for ``rediss://``.
 """
 
 import re
@@ -41,7 +41,7 @@ class SentinelUrl(NamedTuple):
 
 
 def parse(url: str) -> SentinelUrl | None:
-    """The parts of a URL that names sentinels; None for any other URL.
+    """The parts of a URL that names sentinels, or None for any other URL.
 
     Raises:
         UnusableError: the URL names sentinels, but not in the form above.

@@ -24,14 +24,14 @@ def refuse_own_name(document: Document, app_service: str) -> None:
 
 
 def known(app_service: str, backends: Iterable[str], elsewhere: Iterable[str]) -> frozenset[str]:
-    """Return the known names, which need no notice; ``elsewhere`` holds those in LASTACROSS_SERVICES."""
+    """Return the known names, which need no notice; ``elsewhere`` contains those in LASTACROSS_SERVICES."""
     return frozenset({DEFAULT_SERVICE, app_service, *backends, *elsewhere})
 
 
 def note_unknown(documents: Mapping[str, Document], names: frozenset[str]) -> None:
     """Record a notice for each unknown target in queue.yaml and cron.yaml, and service in dispatch.yaml.
 
-    ``documents`` must not contain mistakes. Their keys are file names without the extension.
+    ``documents`` must not contain errors. Their keys are file names without the extension.
     """
     for file, uses in (("queue", _targets), ("cron", _cron_targets), ("dispatch", _dispatched)):
         document = documents.get(file)

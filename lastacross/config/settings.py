@@ -106,7 +106,7 @@ def read_or_make_secret_key(data_dir: Path) -> str:
 def _make_secret_key(data_dir: Path) -> None:
     """Write a key to a temporary file and link it, so the file appears with all of its content.
 
-    If another process was first, the link fails and the other process's key is used.
+    If another process got there first, the link fails and that process's key is used.
     """
     descriptor, temporary = tempfile.mkstemp(prefix=f".{SECRET_KEY_FILE}.", dir=data_dir)  # mode 0600
     try:
@@ -195,7 +195,7 @@ VARIABLES = (
 
 
 class Environment:
-    """The environment variables while they are read; an empty value counts as unset.
+    """The environment variables while they are being read; an empty value counts as unset.
 
     ``root`` is the application's folder, and relative paths are resolved against it.
     """
@@ -229,7 +229,7 @@ class Environment:
 
     @staticmethod
     def _mistake(variable: Variable, text: str, error: UnusableError) -> ConfigError:
-        """Return the mistake, without any secret that the variable's value may contain."""
+        """Return the error, without any secret that the variable's value may contain."""
         value = MASK if variable.is_secret else shown(masked_text(text))
         hint = None if error.hint is None else masked_text(error.hint)
         problem = f"{variable.name} {value} {masked_text(error.problem)}"
@@ -294,7 +294,7 @@ class Environment:
     def add_secret_key(self, *, may_make: bool, is_needed: bool) -> None:
         """Take the secret key from the environment or, under ``dev``, from the data folder.
 
-        ``may_make`` allows creating the file. Outside ``dev``, a missing key is a mistake if ``is_needed``.
+        ``may_make`` allows creating the file. Outside ``dev``, a missing key is an error if ``is_needed``.
         """
         if self.sources["SECRET_KEY"] == ENVIRONMENT:
             return
@@ -318,7 +318,7 @@ class Environment:
 def read(
     root: Path, environ: Mapping[str, str], *, may_make_key: bool = True, needs_key: bool = True
 ) -> Environment:
-    """Read every variable; the result also includes any mistakes and notices."""
+    """Read every variable; the result also includes any errors and notices."""
     environment = Environment(root, environ)
     environment.read_given()
     environment.add_defaults()
@@ -328,7 +328,7 @@ def read(
 
 
 def build(environment: Environment) -> Settings:
-    """Build the settings from an environment without mistakes."""
+    """Build the settings from an environment without errors."""
     return Settings(**environment.values, sources=MappingProxyType(environment.sources))
 
 

@@ -54,7 +54,7 @@ class RetryParameters:
     max_doublings: int = 16
 
     def with_backoff(self, shortest: float | None, longest: float | None) -> "RetryParameters":
-        """Return a copy with other bounds, in seconds; a bound left as None adapts to the other."""
+        """Return a copy with different bounds, in seconds; a bound left as None adapts to the other one."""
         if shortest is None:
             shortest = self.min_backoff_seconds if longest is None else min(self.min_backoff_seconds, longest)
         if longest is None:
@@ -92,11 +92,11 @@ class QueueConfig:
 class Handler:
     """One entry of app.yaml's ``handlers``. The first handler whose ``pattern`` matches a path serves it.
 
-    ``pattern`` is anchored at both ends. For a ``static_dir``, its group ``path`` captures the path below the
+    ``pattern`` is anchored at both ends. For a ``static_dir``, its group ``path`` captures the path under the
     prefix. ``script`` is a dotted name; ``auto`` means ``main.app``. If ``expiration_seconds`` is None, the
     file's ``default_expiration`` applies. With ``allows_cross_site``, a POST from another site's page is
-    accepted as an anonymous request. ``redirect_status`` is the status of the redirect to HTTPS. ``file``
-    and ``line`` tell where the handler is defined.
+    accepted as an anonymous request. ``redirect_status`` is the status of the redirect to HTTPS. ``file`` and
+    ``line`` say where the handler is defined.
     """
 
     url: str
@@ -212,7 +212,7 @@ class CronEntry:
 class DispatchRule:
     """One rule of dispatch.yaml: the service for the requests to a URL.
 
-    ``host`` may begin and ``path`` may end with ``*``, which matches any text or none.
+    ``host`` may begin and ``path`` may end with ``*``, which matches any string, including an empty one.
     """
 
     host: str
@@ -236,25 +236,22 @@ class Settings:
 
     ``service`` is the service that this process belongs to (``default`` for app.yaml's own service), and
     ``services`` maps other services to their base URLs.
-    ``key_prefix`` begins the names of all keys in Redis; RQ and the engine read it when they are imported.
+    ``key_prefix`` is the prefix of all key names in Redis; RQ and the engine read it when they are imported.
     ``allowed_hosts`` are the names that a request's Host may have, in lower case and without a port; ``*``
-    allows any name, and ``.example.com`` that name with its subdomains. By default, dev allows only the
+    allows any name, and ``.example.com`` allows that name and its subdomains. By default, dev allows only the
     machine's loopback names. Otherwise any name is allowed, and a warning appears at each start and in
-    ``config check``.
-    ``trusted_proxies`` are the networks of the proxies whose headers about the client are trusted.
-    ``user_header`` is the header in which such a proxy names the signed-in user; '' means none. ``admins``
-    and ``viewers`` are the users who may open private pages, in lower case (``*`` in ``viewers``: everybody).
-    ``max_form_bytes`` limits JSON bodies and forms without their files. ``max_form_fields`` limits a form's
-    fields and a URL's query parameters.
-    ``fetch_private_hosts`` are the hosts in private networks, written as ``host`` or ``host:port``, from
-    which ``urlfetch`` may still fetch.
+    ``config check``. ``trusted_proxies`` are the networks of the proxies whose headers about the client are
+    trusted. ``user_header`` is the header in which such a proxy names the signed-in user; '' means none.
+    ``admins`` and ``viewers`` are the users who may open private pages, in lower case (``*`` in ``viewers``:
+    everybody). ``max_form_bytes`` limits JSON bodies and forms without their files. ``max_form_fields``
+    limits a form's fields and a URL's query parameters. ``fetch_private_hosts`` are the hosts in private
+    networks, written as ``host`` or ``host:port``, from which ``urlfetch`` may still fetch.
     ``open_longtasks`` limits the number of waiting and running long tasks. ``longtask_bytes`` limits the
-    total size of their parameters, files and results.
-    ``threads`` and ``worker_processes`` apply to ``lastacross worker``, and ``web_…`` to ``lastacross web``.
-    ``metrics_token`` is the bearer token that admits a scraper to ``/_ah/metrics``; without one, only the
-    administrator is admitted.
-    ``traces`` makes spans of tasks with OpenTelemetry, which the extra ``otel`` installs.
-    ``preload`` lets a supervisor fork its processes from one that has imported the application (Linux only).
+    total size of their parameters, files and results. ``threads`` and ``worker_processes`` apply to
+    ``lastacross worker``, and ``web_…`` to ``lastacross web``. ``metrics_token`` is the bearer token that
+    admits a scraper to ``/_ah/metrics``; without one, only the administrator is admitted. ``traces`` records
+    spans of tasks with OpenTelemetry, which the extra ``otel`` installs. ``preload`` lets a supervisor fork
+    its processes from one that has imported the application (Linux only).
     """
 
     port: int
@@ -330,7 +327,7 @@ class Config:
 
     @property
     def deadline_seconds(self) -> int:
-        """Return how long a task may run in this process: 24 hours in a backend, whatever app.yaml says."""
+        """Return how long a task may run in this process: 24 hours in a backend, regardless of app.yaml."""
         if self.settings.service in self.backends:
             return LONG_DEADLINE_SECONDS
         return self.app.deadline_seconds

@@ -23,7 +23,7 @@ _HOST = re.compile(r"[A-Za-z0-9_.:%\[\]-]{1,255}", re.ASCII)
 _ALLOWED_HOST = re.compile(r"\*|(\*?\.)?[a-z0-9_.-]{1,253}|\[?[0-9a-f:.]+\]?", re.ASCII)
 _FETCH_HOST = re.compile(r"([a-z0-9_.-]{1,253}|\[[0-9a-f:.]+\])(:(?P<port>\d{1,5}))?", re.ASCII)
 _HEADER = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,99}", re.ASCII)
-# These headers say something else, which clients may choose.
+# These headers carry other information, which clients may choose.
 _OTHER_HEADERS = frozenset(
     {
         *("host", "cookie", "origin", "referer", "user-agent", "accept", "content-type", "content-length"),
@@ -77,7 +77,7 @@ def secret_key(text: str) -> str:
 
 
 def token(text: str) -> str:
-    """Check a bearer token: at least 16 characters that a header may have (RFC 6750, section 2.1)."""
+    """Check a bearer token: at least 16 characters, all allowed in a header (RFC 6750, section 2.1)."""
     if re.fullmatch(r"[A-Za-z0-9._~+/-]+=*", text) is None:
         raise UnusableError("has characters that a bearer token cannot have", "letters, digits and -._~+/")
     return secret_key(text)

@@ -1,8 +1,8 @@
 """Parses a YAML file into plain values with their positions. This is the only module that imports ruamel.
 
-Values are built from the parser's events, not by a loader. Therefore a scalar stays as written
-(``target: no`` is "no", ``version: 1.10`` is "1.10"), and aliases, tags and deep nesting are rejected
-when their event arrives, before any value is built.
+Values are built from the parser's events, not by a loader. Therefore, a scalar stays as written (``target:
+no`` is "no", ``version: 1.10`` is "1.10"), and aliases, tags and deep nesting are rejected when their event
+arrives, before any value is built.
 """
 
 import os
@@ -57,7 +57,7 @@ def find(root: Path, name: str) -> Path | None:
 
 
 def read(path: Path, name: str | None = None) -> str:
-    """Return a file's text. ``name`` is its name in messages, by default the path's last part.
+    """Return a file's text. ``name`` is the file's name in messages, by default the path's last part.
 
     Raises:
         ConfigError: the path is not a file, or the file is too large, unreadable, or not UTF-8.
@@ -108,7 +108,7 @@ def unreadable(root: Path, name: str) -> str | None:
 
 
 def parse(text: str, name: str) -> Tree:
-    """Parse a text; ``name`` is the file's name in messages.
+    """Parse YAML text; ``name`` is the file's name in messages.
 
     Raises:
         ConfigError: the text is not YAML, or uses a forbidden feature: aliases, anchors, tags, several
@@ -125,7 +125,7 @@ def parse(text: str, name: str) -> Tree:
 
 
 def _syntax_mistake(error: Exception, text: str, name: str) -> ConfigError:
-    """Convert the parser's exception to a mistake with a one-line message."""
+    """Convert the parser's exception to an error with a one-line message."""
     if isinstance(error, MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
         problem = " ".join(str(part) for part in (error.context, error.problem) if part)

@@ -1,7 +1,8 @@
-"""The operator's pages below ``/_ah/admin/``: what runs, what waits, what is wrong, and what to do about it.
+"""The operator's pages under ``/_ah/admin/``: what is running or waiting, what is wrong, and what to do about
+it.
 
-``page`` has the base classes, ``app`` the addresses, and each other module the pages of one subject. The
-pages are imported at the first request, because most processes never show one.
+``page`` has the base classes, ``app`` the addresses, and each other module the pages on one subject. The
+pages are imported on the first request, because most processes never show one.
 """
 
 import importlib
@@ -21,7 +22,7 @@ def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterab
 
 
 def work(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """Answer the request of a bulk action's task."""
+    """Answer the request from a bulk action's task."""
     dead: Any = importlib.import_module("lastacross.console.dead")
     found: Iterable[bytes] = dead.work(environ, start_response)
     return found

@@ -9,7 +9,7 @@ import webapp2
 from lastacross.console.page import ROOT
 from lastacross.webapp import Body, Environ, Start, prepare
 
-# Path below the root → module and class. Names in angle brackets become the page's arguments.
+# Path under the root → module and class. Names in angle brackets become the page's arguments.
 ROUTES: Mapping[str, str] = {
     "/": "overview.OverviewPage",
     "/queues": "queues.QueuesPage",

@@ -1,4 +1,4 @@
-"""Finds what a person must look at, and names the remedy for each. Pure functions over facts."""
+"""Finds what needs a person's attention, and names the remedy for each item. Pure functions over facts."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ SILENT_SECONDS = 15.0
 """A worker writes its status every five seconds."""
 MAX_NAMED = 5
 MAX_GROUPS = 5
-"""The page of dead letters has the others."""
+"""The dead-letter page shows the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """Something that a person must look at.
+    """Something that needs a person's attention.
 
-    ``kind`` is a word for programs. ``is_bad`` says whether work is failing or standing still. ``url`` is the
-    page where the ``remedy`` begins, and ``label`` the text of its link.
+    ``kind`` is a machine-readable identifier. ``is_bad`` says whether work is failing or at a standstill.
+    ``url`` is the page where the ``remedy`` begins, and ``label`` the text of its link.
     """
 
     kind: str
@@ -34,7 +34,7 @@ class Item:
 
 
 def of_queues(queues: Sequence[QueueFacts]) -> Iterable[Item]:
-    """Queues that are paused, draining or disabled with tasks, and tasks that have waited for long."""
+    """Queues that are paused, draining or disabled with tasks, and tasks that have waited a long time."""
     for queue in queues:
         url = address("queues", queue.name)
         waiting = words.counted(queue.ready + queue.scheduled, "task waits", "tasks wait")
@@ -58,7 +58,7 @@ def of_queues(queues: Sequence[QueueFacts]) -> Iterable[Item]:
 
 
 def of_old_tasks(queues: Sequence[QueueFacts], unserved: Mapping[str, Sequence[str]]) -> Iterable[Item]:
-    """Queues whose oldest ready task has waited for long although something should run it."""
+    """Queues whose oldest ready task has been waiting for a long time although something should run it."""
     unserved_names = {name for names in unserved.values() for name in names}
     for queue in queues:
         age = queue.oldest_age_seconds
@@ -70,7 +70,7 @@ def of_old_tasks(queues: Sequence[QueueFacts], unserved: Mapping[str, Sequence[s
 
 
 def of_unserved(unserved: Mapping[str, Sequence[str]]) -> Iterable[Item]:
-    """Queues with ready tasks that no living worker serves, by their service."""
+    """Queues with ready tasks that no live worker serves, by service."""
     for service, names in sorted(unserved.items()):
         command = "lastacross worker" if service == "default" else f"lastacross worker --service {service}"
         text = f"No worker serves {_named(names, 'queue', 'queues')} (service {service})."
@@ -78,7 +78,7 @@ def of_unserved(unserved: Mapping[str, Sequence[str]]) -> Iterable[Item]:
 
 
 def of_cron(jobs: Sequence[Mapping[str, Any]]) -> Iterable[Item]:
-    """Jobs that are late, unreadable or whose last run failed."""
+    """Jobs that are late or unreadable, or whose last run failed."""
     late = [f"“{_job_name(job)}”" for job in jobs if job["is_late"] and not job["problem"]]
     if late:
         text = f"{_named(late, 'Cron job', 'Cron jobs')} {'is' if len(late) == 1 else 'are'} late."
@@ -187,5 +187,5 @@ def of_refused_deliveries(refused: int) -> Iterable[Item]:
 
 
 def sorted_by_weight(items: Iterable[Item]) -> list[Item]:
-    """The bad ones first, otherwise in their order."""
+    """The bad ones first, otherwise in the given order."""
     return sorted(items, key=lambda item: not item.is_bad)

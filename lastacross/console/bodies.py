@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
 MAX_SHOWN_BYTES = 32 * 1024
-"""A longer body is shown up to here."""
+"""A longer body is shown only up to this length."""
 MAX_FIELDS = 200
 MAX_OPCODES = 400
 MAX_JSON_DEPTH = 60
@@ -26,8 +26,8 @@ _PICKLE_STARTS = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
 class Shown:
     """A body for display.
 
-    ``kind`` is ``empty``, ``form``, ``json``, ``text``, ``pickle`` or ``bytes``. A form has ``fields``, all
-    others have ``text``. ``is_cut`` says whether something is left out.
+    ``kind`` is ``empty``, ``form``, ``json``, ``text``, ``pickle`` or ``bytes``. A form has ``fields``; all
+    others have ``text``. ``is_cut`` says whether something has been left out.
     """
 
     kind: str
@@ -38,7 +38,7 @@ class Shown:
 
 
 def shown(body: bytes, headers: Iterable[tuple[str, str]] = ()) -> Shown:
-    """Decode a body as its Content-Type says, or else as its bytes look."""
+    """Decode a body according to its Content-Type, or else by what its bytes look like."""
     if not body:
         return Shown("empty", 0)
     kind = next((value for name, value in headers if name.lower() == "content-type"), "").lower()
@@ -109,7 +109,7 @@ def _pickle(body: bytes) -> Shown:
             value = "" if argument is None else f" {_argument(argument)}"
             lines.append(f"{position or 0:>6}  {opcode.name}{value}")
     except Exception as error:
-        # pickletools raises errors of many kinds for bytes that are not a pickle.
+        # pickletools raises many kinds of errors for bytes that are not a pickle.
         lines.append(f"        not a pickle from here on: {_argument(str(error))}")
     return Shown("pickle", len(body), "\n".join(lines), is_cut=is_cut)
 

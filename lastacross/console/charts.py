@@ -15,7 +15,7 @@ LAST_MARK = 0.88
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A rectangle of one series in one span of time."""
+    """A rectangle for one series in one span of time."""
 
     series: str
     x: float
@@ -26,7 +26,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The counts of one span of time, by series. ``text`` is the span's beginning in UTC."""
+    """The counts of one span of time, by series. ``text`` is the beginning of the span in UTC."""
 
     text: str
     counts: tuple[int, ...]
@@ -69,7 +69,7 @@ def chart(
         counts: series → the count of each span, oldest first; all series have the same length.
         ends_at: the end of the last span, in seconds since the epoch.
         step_seconds: the length of a span.
-        mark_seconds: the time between two labels, which are at round times.
+        mark_seconds: the time between two labels, which are placed at round times.
     """
     series = tuple(counts)
     columns = list(zip(*counts.values(), strict=True)) or [()]

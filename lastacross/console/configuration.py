@@ -1,4 +1,4 @@
-"""The configuration's page: every setting with its source, and the audit log's page."""
+"""The configuration page, with every setting and its source, and the audit log's page."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ class ConfigurationPage(Page):
     here = "configuration"
 
     def facts(self, **route: str) -> dict[str, Any]:
-        """The settings, sorted into those that somebody has set and the defaults."""
+        """The settings, divided into those that somebody has set and the defaults."""
         rows = [
             {"name": name, "value": value, "source": source}
             for name, value, source in config.describe(config.current())
@@ -45,7 +45,7 @@ class AuditPage(Page):
     here = "audit"
 
     def facts(self, **route: str) -> dict[str, Any]:
-        """The entries that the filters admit, a page of them."""
+        """One page of the entries that match the filters."""
         filters = {each: self.query(each) for each in ("name", "action", "text")}
         page = audit.read(
             store.current(),

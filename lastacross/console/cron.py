@@ -43,7 +43,7 @@ def paused() -> Collection[str]:
 
 
 def jobs(now: float, held: Collection[str]) -> list[dict[str, Any]]:
-    """The facts of every deployed job; ``held`` has the names of the paused ones.
+    """The facts about every deployed job; ``held`` contains the names of the paused ones.
 
     Raises:
         DatastoreError: the database is unavailable.

@@ -1,4 +1,4 @@
-"""The pages of dead letters by group, and the bulk actions on a group with their progress."""
+"""The pages of dead letters by group, and the bulk actions on a group, with their progress."""
 
 import re
 from typing import Any
@@ -43,7 +43,7 @@ class DeadPage(Page):
 
 
 def group_row(group: DeadGroup) -> dict[str, Any]:
-    """A group's facts for a list."""
+    """The facts about a group for a list."""
     return {
         "id": group.id,
         "handler": "" if group.is_other else group.handler,
@@ -152,11 +152,11 @@ class BulkPage(Page):
     here = "dead"
 
     def facts(self, bulk: str = "", **route: str) -> dict[str, Any]:
-        """How far it is."""
+        """How far the action has progressed."""
         found = _find_bulk(bulk)
         state = _state(found)
         if state == "running" and Listing(store.current()).find(CRON_QUEUE, _task_name(bulk)) is None:
-            # It may have ended in between.
+            # It may have ended in the meantime.
             found = _find_bulk(bulk)
             state = "lost" if found.finished_at is None else _state(found)
         verbs = {"retry": "Retry of dead letters", "delete": "Deletion of dead letters"}
@@ -180,7 +180,7 @@ class CancelBulk(Action):
     here = "dead"
 
     def ask(self, bulk: str = "", **route: str) -> Question:
-        """Say what stays done."""
+        """Say what will not be undone."""
         _find_bulk(bulk)
         text = ("It stops after its present step. What is done stays done.",)
         return Question(
@@ -213,7 +213,7 @@ def _state(found: BulkAction) -> str:
 
 
 def work(environ: Environ, start_response: Start) -> Body:
-    """Carry out a bulk action; only its task may request this. Running it twice changes nothing more."""
+    """Carry out a bulk action; only its task may request this. Running it twice has no further effect."""
     form = environ["wsgi.input"].read(MAX_FORM_BYTES).decode("latin-1")
     identifier = parse_qs(form).get("id", [""])[0]
     bulks = BulkActions(store.current())
@@ -235,5 +235,5 @@ def work(environ: Environ, start_response: Start) -> Body:
 
 
 def _nothing(_group: str, _began_at: float) -> int:
-    """The step of an action that only a newer release knows."""
+    """The step for an action that only a newer release knows."""
     return 0

@@ -12,7 +12,7 @@ FILES = ("queue.yaml", "backends.yaml", "dispatch.yaml", "cron.yaml")
 
 
 def facts() -> dict[str, Any] | None:
-    """What was deployed when and by whom, and which files differ; None if nothing is deployed.
+    """What was deployed, when and by whom, and which files differ; None if nothing is deployed.
 
     Raises:
         StoreUnavailableError: Redis is unavailable.
@@ -32,7 +32,7 @@ def facts() -> dict[str, Any] | None:
 
 
 def different_files(names: Collection[str] = FILES) -> list[str]:
-    """The names of the files that differ from the deployed ones; empty if that cannot be found out."""
+    """The names of the files that differ from the deployed ones; empty if this cannot be determined."""
     try:
         found = facts()
     except StoreUnavailableError as error:

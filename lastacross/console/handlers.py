@@ -30,7 +30,7 @@ class HandlersPage(Page):
     here = "handlers"
 
     def facts(self, **route: str) -> dict[str, Any]:
-        """A row per handler, in the wanted order."""
+        """One row per handler, in the requested order."""
         window = self.choice("window", tuple(WINDOWS), "1h")
         order = self.choice("order", tuple(_ORDERS), "total")
         opened = store.current()
@@ -50,7 +50,7 @@ class HandlersPage(Page):
 
 
 def _counts(opened: store.Store, since: float, now: float) -> Mapping[str, Counts]:
-    """The counts of each handler; those of a whole day are read by the hour."""
+    """The counts for each handler; those for a whole day are read by the hour."""
     if now - since > HOUR:
         return metrics.hours(opened, metrics.HANDLER, since, now)
     names = [*metrics.names(opened, metrics.HANDLER, since), metrics.OTHER]

@@ -9,14 +9,14 @@ LIMIT = 100
 
 
 class LongTasksPage(Page):
-    """The newest long tasks of everybody, with state and progress."""
+    """Everybody's newest long tasks, with their state and progress."""
 
     template = "longtasks.html"
     title = "Long tasks"
     here = "longtasks"
 
     def facts(self, **route: str) -> dict[str, Any]:
-        """The long tasks in the wanted state."""
+        """The long tasks in the requested state."""
         state = self.choice("state", ("", *overview.STATES), "")
         views = overview.views(state, LIMIT)
         return {"state": state, "longtasks": [_facts(view) for view in views], "_states": overview.STATES}

@@ -1,4 +1,4 @@
-"""The overview: whether everything runs, what needs attention, and what ran in the last hour and day."""
+"""The overview: whether all is running, what needs attention, and what ran in the last hour and day."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -80,7 +80,7 @@ def _redis() -> Tile:
     info = store.current().read_info()
     version = info.get("valkey_version") or info.get("redis_version") or "answers"
     memory, most = (int(info.get(name, "0")) for name in ("used_memory", "maxmemory"))
-    # Whole megabytes, because each look at the page changes the rest.
+    # Show whole megabytes, because the rest changes with every look at the page.
     more = f"{memory / 1e6:,.0f} MB used" + (f" of {most / 1e6:,.0f} MB" if most else "")
     if info.get("aof_last_write_status", "ok") != "ok" or info.get("rdb_last_bgsave_status", "ok") != "ok":
         return Tile("Redis", version, "it cannot write its files; look at its log and its disk", "bad")
@@ -104,7 +104,7 @@ def _scheduler(jobs: Sequence[dict[str, Any]]) -> Tile:
     if found:
         host = found[0]["host"] if len(found) == 1 else f"{len(found)} of them"
         return Tile("Scheduler", "runs", f"on {host}" if len(found) == 1 else host, url=address("workers"))
-    # Without cron jobs and transactional tasks nobody misses it.
+    # Without cron jobs and transactional tasks, nobody will miss it.
     state = "bad" if jobs else "warn"
     return Tile("Scheduler", "none", "no cron job starts; start one", state, address("workers"))
 

@@ -36,7 +36,7 @@ FORM_SECONDS = 12 * 3600
 MAX_FILTER_CHARACTERS = 2100
 
 _SAID, _FORM = "console-message", "console-form"
-# A time's words change every second, so they do not count as a change of the page.
+# A time in words changes every second, so it does not count as a change to the page.
 _TIMES = re.compile(r"<time [^>]*>[^<]*</time>|<meta name=\"now\"[^>]*>")
 
 
@@ -49,7 +49,7 @@ def address(*parts: str, **query: object) -> str:
 class RefusedError(Error):
     """Raised by a page or an action for a request that it cannot carry out.
 
-    ``status`` is the answer's, and ``facts`` are for programs that read its JSON.
+    ``status`` is the response's status, and ``facts`` are for programs that read its JSON.
     """
 
     def __init__(self, status: int, message: str, **facts: Any) -> None:
@@ -64,7 +64,7 @@ class Page(RequestHandler):
     template: ClassVar[str]
     title: ClassVar[str]
     here: ClassVar[str] = ""
-    """The entry of the navigation that this page belongs to."""
+    """The navigation entry that this page belongs to."""
     is_live: ClassVar[bool] = True
     """Whether the page's script fetches it again every few seconds."""
 
@@ -80,7 +80,7 @@ class Page(RequestHandler):
         raise NotImplementedError
 
     def dispatch(self) -> Any:
-        """Answer only people who may open the console."""
+        """Refuse anybody who may not open the console."""
         found = signed_in(self.request.environ)
         if found is None:
             self.require_administrator()
@@ -140,7 +140,7 @@ class Page(RequestHandler):
         remedy: str = "",
         facts: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        """Answer with an error in the console's frame; ``facts`` are only in its JSON."""
+        """Answer with an error in the console's frame; ``facts`` appear only in its JSON."""
         if self.wants_json():
             self.render_json({"error": {"code": status, "message": message, **for_programs(facts)}}, status)
         else:
@@ -155,7 +155,7 @@ class Page(RequestHandler):
     # --- input --------------------------------------------------------------------------
 
     def query(self, name: str, default: str = "") -> str:
-        """A value of the query, without surrounding blanks.
+        """A value from the query, without surrounding whitespace.
 
         Raises:
             RefusedError: it is too long.
@@ -166,10 +166,10 @@ class Page(RequestHandler):
         return value
 
     def choice(self, name: str, choices: tuple[str, ...], default: str) -> str:
-        """A value of the query that must be one of these.
+        """A value from the query that must be one of these.
 
         Raises:
-            RefusedError: it is another one.
+            RefusedError: it is none of them.
         """
         value = self.query(name, default) or default
         if value not in choices:
@@ -177,7 +177,7 @@ class Page(RequestHandler):
         return value
 
     def whole(self, name: str, default: int, most: int) -> int:
-        """A whole number in the query, from 0 to ``most``.
+        """A whole number from the query, from 0 to ``most``.
 
         Raises:
             RefusedError: it is not one.
@@ -223,7 +223,7 @@ def signatures() -> Signatures:
 
 
 def for_programs(value: Any, key: str = "") -> Any:
-    """Facts as JSON values: times in RFC 3339, dataclasses as objects, private keys left out."""
+    """Facts as JSON values: times in RFC 3339, dataclasses as objects, and private keys left out."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -249,9 +249,9 @@ class Question:
     """The confirmation page of an action.
 
     Args:
-        title: a question that names the thing.
+        title: a question that names what the action concerns.
         text: the effect, one sentence per paragraph.
-        button: the label of the button that does it.
+        button: the label of the button that carries it out.
         back: the path of the page to return to.
         is_dangerous: whether it deletes something.
         fields: further input, as (name, label, value) of a text area.
@@ -275,7 +275,7 @@ class Done:
 
 
 class Action(Page):
-    """An action: GET shows the confirmation page, POST does it. Only administrators may."""
+    """An action: GET shows the confirmation page, and POST carries it out. For administrators only."""
 
     template = "confirm.html"
     title = "Confirm"
@@ -300,7 +300,7 @@ class Action(Page):
         raise NotImplementedError
 
     def dispatch(self) -> Any:
-        """Answer only administrators."""
+        """Refuse anybody who is not an administrator."""
         found = signed_in(self.request.environ)
         if found is not None and not found.is_admin:
             self.person = found
@@ -309,12 +309,12 @@ class Action(Page):
         return super().dispatch()
 
     def facts(self, **route: str) -> dict[str, Any]:
-        """The question, with the token that the POST must bring."""
+        """The question, with the token that the POST must contain."""
         question = self.ask(**route)
         return {"title": question.title, "question": question, "token": self._new_token()}
 
     def post(self, **route: str) -> None:
-        """Do it, write the audit line, and show the result."""
+        """Carry it out, write the audit entry, and show the result."""
         self._check_token()
         remote = str(self.request.environ.get("REMOTE_ADDR", ""))
         try:
@@ -339,15 +339,15 @@ class Action(Page):
         return signatures().dump_token(_FORM, [self.person.name, self.request.path, secrets.token_hex(8)])
 
     def form_id(self) -> str:
-        """A name for what this form does, so that sending it twice does it once."""
+        """A name for what this form does, so that submitting it twice has only one effect."""
         token = str(self.request.POST.get("token", ""))
         return hashlib.sha256(token.encode()).hexdigest()[:24]
 
     def _check_token(self) -> None:
         """Refuse a POST that does not come from this person's own confirmation page.
 
-        Browsers say where a request comes from, and cross-site ones were refused before. This also covers a
-        client that says nothing.
+        Browsers say where a request comes from, and cross-site ones have already been refused. This also
+        covers clients that do not say.
         """
         token = str(self.request.POST.get("token", ""))[:2000]
         try:
@@ -361,5 +361,5 @@ class Action(Page):
 
 
 def _impossible(error: Error) -> RefusedError:
-    """The refusal of an action that the engine refuses, in a whole sentence."""
+    """The refusal of an action that the engine refuses, as a complete sentence."""
     return RefusedError(409, f"{str(error)[:1].upper()}{str(error)[1:]}.")

@@ -1,4 +1,4 @@
-"""The pages of queues: the list, one queue with the reason why nothing runs, and the actions on it."""
+"""The pages of queues: the list, one queue with the reason why nothing is running, and the actions on it."""
 
 import json
 from collections.abc import Callable
@@ -43,7 +43,7 @@ def existing(name: str) -> KnownQueue:
     """The queue with this name.
 
     Raises:
-        RefusedError: there is none.
+        RefusedError: no queue has this name.
     """
     found = directory().find(name)
     if found is None:
@@ -63,7 +63,7 @@ def state_of(facts: QueueFacts) -> str:
 
 
 def row(facts: QueueFacts) -> dict[str, Any]:
-    """The facts of a queue that the list and the queue's own page show."""
+    """The facts about a queue that the list and the queue's own page show."""
     return {
         "name": facts.name,
         "mode": facts.mode,
@@ -109,7 +109,7 @@ class QueuesPage(Page):
     here = "queues"
 
     def facts(self, **route: str) -> dict[str, Any]:
-        """The queues that the filters admit, in the wanted order."""
+        """The queues that match the filters, in the requested order."""
         order = self.choice("order", tuple(_ORDERS), "name")
         state = self.choice("state", ("", *_STATES), "")
         name = self.query("name")
@@ -136,7 +136,7 @@ class QueuePage(Page):
     here = "queues"
 
     def facts(self, queue: str = "", **route: str) -> dict[str, Any]:
-        """The queue's numbers, why nothing runs, and its last hour."""
+        """The queue's numbers, why nothing is running, and its last hour."""
         existing(queue)
         reader = QueueReader(store.current())
         [facts] = reader.facts([queue])
@@ -168,7 +168,7 @@ def _retries_in_words(text: str) -> str:
 
 
 def in_words(reason: Reason) -> dict[str, Any]:
-    """A reason why a queue delivers nothing: its kind, a sentence, the remedy, and what it names."""
+    """A reason why a queue is delivering nothing: its kind, a sentence, the remedy, and what it names."""
     sentence, remedy = _sentence(reason)
     found: dict[str, Any] = {
         "kind": reason.kind,
@@ -200,7 +200,7 @@ _FIXED: dict[type[Reason], tuple[str, str]] = {
 
 
 def _sentence(reason: Reason) -> tuple[str, str]:
-    """What holds the tasks back, and the remedy if there is one."""
+    """What is holding the tasks back, and the remedy if there is one."""
     match reason:
         case WaitsForToken():
             return f"It waits for a token: its rate is {words.rate(reason.rate)}.", ""
@@ -250,7 +250,7 @@ class QueueAction(Action):
         return Question(title, self.effect, self.button, address("queues", queue), self.is_dangerous)
 
     def act(self, queue: str = "", **route: str) -> Done:
-        """Do it, and show the queue."""
+        """Carry it out, and show the queue."""
         existing(queue)
         message = self.change(queue) or self.result.format(queue=queue)
         return Done(message, address("queues", queue), (queue,))
@@ -292,7 +292,7 @@ class ResumeQueue(QueueAction):
 
 
 class DrainQueue(QueueAction):
-    """Lets a queue refuse new tasks."""
+    """Makes a queue refuse new tasks."""
 
     verb = "queue.drain"
     question = "Drain queue {queue}?"

@@ -1,4 +1,4 @@
-"""The addresses of the console, and the way in which it learns of processes that only others know."""
+"""The console's addresses, and how it learns of processes that only other modules know."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -11,7 +11,7 @@ _list_processes: Callable[[Any], Iterable[Any]] | None = None
 
 
 def list_processes_with(function: Callable[[Any], Iterable[Any]]) -> None:
-    """Let the pages list web servers and schedulers, which only the room that starts them knows.
+    """Let the pages list web servers and schedulers, which only the package that starts them knows.
 
     Args:
         function: takes a store, and returns processes with a ``name`` (``kind:host:pid``) and the time
@@ -22,5 +22,5 @@ def list_processes_with(function: Callable[[Any], Iterable[Any]]) -> None:
 
 
 def other_processes(opened: Any) -> list[Any]:
-    """The living web servers and schedulers; none if nobody has told how to list them."""
+    """The live web servers and schedulers; none if no way to list them has been set."""
     return [] if _list_processes is None else list(_list_processes(opened))

@@ -31,14 +31,14 @@ MAX_AGE_MINUTES = 1_000_000
 
 
 class TasksPage(Page):
-    """The tasks of one or all queues."""
+    """The tasks of one queue or of all queues."""
 
     template = "tasks.html"
     title = "Tasks"
     here = "tasks"
 
     def facts(self, **route: str) -> dict[str, Any]:
-        """The tasks that the filters admit, among the next 10,000."""
+        """Those of the next 10,000 tasks that match the filters."""
         filters = self._filters()
         known = sorted(queue_directory.of(store.current()).all())
         queue = filters["queue"]
@@ -87,12 +87,12 @@ class TasksPage(Page):
 
 
 def _does_match(task: ListedTask, filters: Mapping[str, str]) -> bool:
-    """Whether a task with the exact name has the other properties that cost no further look."""
+    """Whether a task with the exact name matches the other filters that need no further look-up."""
     return filters["state"] in ("", task.state) and task.url.startswith(filters["url"])
 
 
 def task_row(task: ListedTask) -> dict[str, Any]:
-    """A task's facts for a list."""
+    """The facts about a task for a list."""
     return {
         "queue": task.queue,
         "name": task.name,
@@ -121,7 +121,7 @@ class TaskPage(Page):
     here = "tasks"
 
     def facts(self, queue: str = "", name: str = "", **route: str) -> dict[str, Any]:
-        """The task's facts, or those that are left of it."""
+        """The facts about the task, or what is left of them."""
         found = Listing(store.current()).find(queue, name)
         if found is None:
             raise _missing(queue, name)
@@ -155,7 +155,7 @@ UNKNOWN = (
 
 
 def _missing(queue: str, name: str) -> RefusedError:
-    """The answer for a task without a record, by its tombstone."""
+    """The response for a task without a record, based on its tombstone."""
     shown = {"queue": queue, "name": words.cut(name)}
     until = Listing(store.current()).name_refused_until(queue, name)
     if until is None:
@@ -235,7 +235,7 @@ def _note_present(note: Any, task: ListedTask) -> None:
 
 
 def _links(found: WholeTask) -> list[dict[str, str]]:
-    """The pages of what the task belongs to."""
+    """Links to the pages of what the task belongs to."""
     task, fields = found.task, found.fields
     links = [{"text": f"Queue {task.queue}", "url": address("queues", task.queue)}]
     if task.batch:
@@ -367,7 +367,7 @@ class FreeTask(TaskAction):
 
 
 class CopyTask(TaskAction):
-    """Adds a copy of a task, with another body if it is text."""
+    """Adds a copy of a task, with a different body if the body is text."""
 
     verb = "task.copy"
     question = "Run a copy of task {name}?"
@@ -378,7 +378,7 @@ class CopyTask(TaskAction):
     button = "Run the copy"
 
     def ask(self, queue: str = "", name: str = "", **route: str) -> Question:
-        """The same, with the body in a field."""
+        """Ask as usual, with the body in a field."""
         question = super().ask(queue=queue, name=name)
         text = _text_of(self.find(queue, name))
         fields = () if text is None else (("body", "Body", text),)
@@ -396,7 +396,7 @@ class CopyTask(TaskAction):
         return Done(f"The copy was added as task {copy}.", address("tasks", queue, copy), ids)
 
     def _edited_body(self, found: WholeTask) -> bytes | None:
-        """The body in the form if somebody has changed it; None for the task's own."""
+        """The body from the form if somebody has changed it; None for the task's own."""
         edited, before = self.request.POST.get("body"), _text_of(found)
         if edited is None or before is None:
             return None

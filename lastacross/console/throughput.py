@@ -13,7 +13,7 @@ TITLES = {"hour": "Last hour, per minute", "day": "Last day, per 15 minutes"}
 
 
 def charts_of_queue(queue: str) -> list[Chart]:
-    """The last hour and the last day of a queue.
+    """Charts of the last hour and the last day of a queue.
 
     Raises:
         StoreUnavailableError: Redis is unavailable.
@@ -25,7 +25,7 @@ def charts_of_queue(queue: str) -> list[Chart]:
 
 
 def of_minutes(span: str, minutes: Mapping[int, Counts], now: float) -> Chart:
-    """Draw counts by the second at which their minute began."""
+    """Draw a chart of counts, which are given by the second at which their minute began."""
     seconds, step, mark_seconds = SPANS[span]
     ends_at = (int(now) // step + 1) * step
     number = seconds // step
@@ -42,7 +42,7 @@ def of_minutes(span: str, minutes: Mapping[int, Counts], now: float) -> Chart:
 
 
 def charts_of_all() -> list[Chart]:
-    """The last hour and the last day of all queues together.
+    """Charts of the last hour and the last day of all queues together.
 
     Raises:
         StoreUnavailableError: Redis is unavailable.

@@ -53,11 +53,11 @@ def duration(seconds: float | None) -> str:
 
 
 def age(instant: float, now: float) -> str:
-    """The distance of a time from now: ``5 min ago``, ``in 2 h`` or ``now``."""
+    """How far a time is from now: ``5 min ago``, ``in 2 h`` or ``now``."""
     distance = now - instant
     if abs(distance) < 1:
         return "now"
-    # Whole seconds, because the page's script counts on from here.
+    # Use whole seconds, because the page's script counts on from here.
     text = duration(max(1, int(abs(distance))))
     return f"{text} ago" if distance > 0 else f"in {text}"
 
@@ -68,7 +68,7 @@ def timestamp(instant: float) -> str:
 
 
 def instant(value: float | None) -> str:
-    """The same time for programs."""
+    """The same time in machine-readable form."""
     return iso(value) or ""
 
 
@@ -93,7 +93,7 @@ def rate(per_second: float | None) -> str:
 
 
 def retries(parameters: RetryParameters | None) -> str:
-    """Both retry limits and the waits of a queue, as sentences."""
+    """A queue's retry limits and waits, as sentences."""
     found = parameters or RetryParameters()
     waits = (
         f"It waits {duration(found.min_backoff_seconds)} before the first retry, doubles the wait up to "
@@ -164,11 +164,11 @@ def _listed(words: Iterable[str]) -> str:
 
 
 def query(values: Mapping[str, object]) -> str:
-    """A query string with a leading question mark, without empty values; '' if nothing is left."""
+    """A query string with a leading question mark and without empty values; '' if nothing is left."""
     kept = {key: value for key, value in values.items() if value not in (None, "")}
     return f"?{urlencode(kept)}" if kept else ""
 
 
 def cut(text: str, most: int = 200) -> str:
-    """A text from outside, cut for a message or a table's cell."""
+    """Text from outside, truncated for a message or a table cell."""
     return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -49,7 +49,7 @@ def _services(workers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def others() -> list[dict[str, Any]]:
-    """The web servers and schedulers that have shown a sign of life lately."""
+    """The web servers and schedulers that have recently shown a sign of life."""
     found = []
     for each in other_processes(store.current()):
         kind, _, place = each.name.partition(":")
@@ -59,7 +59,7 @@ def others() -> list[dict[str, Any]]:
 
 
 def row(worker: WorkerProcess, now: float) -> dict[str, Any]:
-    """A worker's facts for the list."""
+    """The facts about a worker for the list."""
     status = worker.status
     running = status.running if status is not None else ()
     return {
@@ -107,7 +107,7 @@ def state_of(worker: WorkerProcess, now: float) -> str:
 
 
 def unserved(queues: Sequence[QueueFacts], workers: Sequence[WorkerProcess]) -> Mapping[str, list[str]]:
-    """The queues with ready tasks that no living worker serves, by the tasks' service."""
+    """The queues with ready tasks that no live worker serves, by the tasks' service."""
     served = {name for worker in workers for name in worker.queues}
     found: dict[str, list[str]] = {}
     for queue in queues:
@@ -115,7 +115,7 @@ def unserved(queues: Sequence[QueueFacts], workers: Sequence[WorkerProcess]) -> 
             continue
         for name in queue.lists:
             group = name.partition(".")[2] or queue.group
-            # A worker of the queue's own group also empties the list that has this group's name.
+            # A worker in the queue's own group also empties the list named after that group.
             names = {name, queue.name} if not name or group == queue.group else {name}
             if not names & served:
                 found.setdefault(group, []).append(queue.name)
@@ -123,7 +123,7 @@ def unserved(queues: Sequence[QueueFacts], workers: Sequence[WorkerProcess]) -> 
 
 
 class DrainWorker(Action):
-    """Lets a worker finish its tasks and end."""
+    """Lets a worker finish its tasks and exit."""
 
     verb = "worker.drain"
     here = "workers"
@@ -139,7 +139,7 @@ class DrainWorker(Action):
         return Question(f"Drain worker {words.cut(worker, 80)}?", text, "Drain", address("workers"))
 
     def act(self, worker: str = "", **route: str) -> Done:
-        """Tell it."""
+        """Tell the worker."""
         _find(worker)
         if not WorkerDirectory(store.current()).drain(worker):
             raise RefusedError(409, "This worker does not listen. It may have ended.")

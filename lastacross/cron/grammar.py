@@ -45,8 +45,8 @@ def parse_schedule(text: str, timezone: str = "UTC") -> Schedule:
     """Parse the text of a schedule in cron.yaml.
 
     Args:
-        text: a text such as ``every 5 minutes`` or ``1st,third monday of month 04:00``, in lower case.
-        timezone: a name from the tz database; the text's times are local times of this zone.
+        text: a schedule such as ``every 5 minutes`` or ``1st,third monday of month 04:00``, in lower case.
+        timezone: a name from the tz database; the times in the text are local times in this zone.
 
     Raises:
         ScheduleError: the text or the time zone is invalid.
@@ -246,7 +246,7 @@ class _Parser:
         return True
 
     def _refuse(self, expected: str, words: Iterable[str], hint: str | None = None) -> NoReturn:
-        """Raise an error with the actual and the expected text; the default hint is the likeliest word."""
+        """Raise an error with the actual and the expected text; the default hint is the most likely word."""
         token = self._peek()
         if token is None:
             end = len(self._text.rstrip()) + 1
@@ -266,7 +266,7 @@ def _as_step(seconds: int) -> str:
 
 
 def _likely_time(token: Token | None) -> str | None:
-    """Guess which time was meant by an invalid time."""
+    """Guess which time an invalid one was meant to be."""
     if token is None:
         return None
     digits = token.text.partition(":")[0][:5]

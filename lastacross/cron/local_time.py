@@ -10,7 +10,7 @@ MAX_NAME_CHARACTERS = 100
 
 _MINUTE = timedelta(minutes=1)
 
-# The meaning of these names depends on the machine, or they are files of tzdata that are not time zones.
+# The meaning of these names depends on the machine, or they are tzdata files that are not time zones.
 _NOT_ZONES = {"localtime", "posixrules", "Factory"}
 
 
@@ -55,7 +55,7 @@ def instants(local: datetime, zone: ZoneInfo) -> list[datetime]:
 
 
 def first_instant(local: datetime, zone: ZoneInfo) -> datetime:
-    """Return the first UTC time of this naive local time; if it is skipped, of the next one that exists."""
+    """Return the first UTC time of this naive local time or, if that is skipped, of the next one."""
     real = instants(local, zone)
     if real:
         return real[0]

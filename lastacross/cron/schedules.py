@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from lastacross.cron.local_time import first_instant, instants
 from lastacross.errors import ScheduleError
 
-# The calendar repeats after 400 years, so a schedule that has not come due by then never will.
+# The calendar repeats after 400 years, so a schedule that is not due by then never will be.
 CYCLE_YEARS = 400
 
 _DAY = timedelta(days=1)
@@ -25,8 +25,8 @@ _DAY = timedelta(days=1)
 class Schedule(ABC):
     """A repeating schedule.
 
-    ``text`` and ``timezone`` are kept as written. ``is_fixed`` tells whether the due times are fixed;
-    otherwise each due time counts from the end of the previous run.
+    ``text`` and ``timezone`` are kept as written. ``is_fixed`` says whether the due times are fixed;
+    otherwise, each due time is counted from the end of the previous run.
     """
 
     text: str
@@ -55,12 +55,12 @@ class Schedule(ABC):
 
     @abstractmethod
     def _next(self, after: datetime) -> datetime | None:
-        """Return the next due time after a time in UTC."""
+        """Return the next due time after a UTC time."""
 
 
 @dataclass(frozen=True)
 class Interval(Schedule):
-    """A schedule like ``every 5 minutes``, which counts from the last run's end, on the full minute."""
+    """A schedule like ``every 5 minutes``, which is counted from the last run's end, on the full minute."""
 
     step: timedelta
 

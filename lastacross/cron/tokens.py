@@ -38,7 +38,7 @@ _TOKEN = re.compile(
 )
 _TIME = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])", re.ASCII)
 
-# Words are separated only by these characters, which are optional, as in `every5minutes`.
+# Only these characters separate words, and they are optional, as in `every5minutes`.
 _SPACE = " \t\r\n"
 
 
@@ -52,7 +52,7 @@ class Token:
 
 
 def cut(text: str) -> list[Token]:
-    """Split a text into tokens; unknown characters become tokens of the kind ``other``."""
+    """Split a schedule's text into tokens; unknown characters become tokens of the kind ``other``."""
     found: list[Token] = []
     position = 0
     while position < len(text):
@@ -82,7 +82,7 @@ def _as_words(match: re.Match[str], position: int) -> list[Token]:
 
 
 def _split(text: str) -> list[str]:
-    """Split a text without spaces into known words; return the text itself if that is impossible."""
+    """Split a string without spaces into known words; return the string itself if that is impossible."""
     if text in WORDS or len(text) > 100:
         return [text]
     # ways[i] is the shortest list of words that make up text[:i].

@@ -20,7 +20,7 @@ def dump_all(entries: Sequence[CronEntry]) -> str:
 
 
 def load_all(text: str) -> tuple[CronEntry, ...]:
-    """Read the jobs of a deployment, as for ``load_entry``.
+    """Read the jobs of a deployment, each as ``load_entry`` does.
 
     Raises:
         UnreadableJobError: the text is not a list of jobs.

@@ -1,6 +1,6 @@
 """The datastore steps of cron jobs and their runs, each of which is one transaction.
 
-If another process was first, a step changes nothing and its result says so.
+If another process got there first, a step changes nothing and its result says so.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ _log = logs.get("lastacross.cron")
 
 
 def _read_schedule(entry: CronEntry) -> Schedule:
-    """Parse the schedule; it may have been checked with a newer grammar or another tz database."""
+    """Parse the schedule; it may have been checked with a newer grammar or a different tz database."""
     try:
         return parse_schedule(entry.schedule, entry.timezone)
     except (ValueError, TypeError, AttributeError) as error:
@@ -59,7 +59,8 @@ def deploy(entries: Sequence[CronEntry], at: float) -> bool:
     """Deploy these jobs; unchanged jobs are not touched.
 
     Returns:
-        True if the jobs were deployed; False if another process deployed concurrently, so try again.
+        True if the jobs were deployed; False if another process deployed concurrently, in which case try
+        again.
     """
     try:
         with datastore.session() as session:
@@ -88,7 +89,7 @@ def _deploy_one(session: Session, row: CronJob | None, entry: CronEntry, positio
     if is_set_aside or (row.schedule, row.timezone) != (entry.schedule, entry.timezone):
         schedule = parse_schedule(entry.schedule, entry.timezone)
         row.schedule, row.timezone, row.deployed_at = entry.schedule, entry.timezone, at
-        # An interval starts when the current run ends.
+        # An interval begins when the current run ends.
         row.next_at = next_after(schedule, at) if schedule.is_fixed or row.run_id is None else None
         _log.info("cron.deploy", job=entry.name, schedule=entry.schedule, timezone=entry.timezone)
 
@@ -124,8 +125,8 @@ def take(job: DueJob, at: float) -> str | None:
 
     Returns:
         The run's state: ``open``; ``skipped`` if the last run has not ended; ``missed`` if it is too late;
-        ``failed`` if the run cannot become a task, so the job waits for the next deploy; None if another
-        process advanced the job first.
+        ``failed`` if the run cannot become a task, so that the job waits for the next deployment; None if
+        another process advanced the job first.
 
     Raises:
         UnreadableJobError: the job is unchanged, because another version or machine may be able to read it.
@@ -139,7 +140,7 @@ def take(job: DueJob, at: float) -> str | None:
         return _set_aside(job, at, error)
     is_late = at - job.due_at > MISFIRE_SECONDS
     is_missed = is_late and entry.misfire == "skip"
-    # An interval counts from the run's end, or from now if there is no run.
+    # An interval is counted from the run's end, or from now if there is no run.
     following = (
         next_after(schedule, at if is_late else job.due_at) if schedule.is_fixed or is_missed else None
     )
@@ -167,7 +168,7 @@ def _values(job: DueJob, at: float, cause: str) -> dict[str, Any]:
 
 
 def _move_on(session: Session, job: DueJob, following: float | None) -> Any:
-    """Advance the job's row and return it with its ``run_id``, or None if another process was first."""
+    """Advance the job's row and return it with its ``run_id``, or None if another process got there first."""
     is_the_same = (CronJob.name == job.name) & (CronJob.next_at == job.due_at)
     moved = update(CronJob).where(is_the_same, CronJob.entry == job.text).values(next_at=following)
     return session.execute(moved.returning(CronJob.run_id)).one_or_none()
@@ -184,7 +185,7 @@ def _free(session: Session, job: str) -> None:
 
 
 def _was_here(session: Session, task_name: str) -> bool:
-    """Return whether this due time has already had its run. This happens if the clock goes back."""
+    """Return whether this due time has already had its run. This happens if the clock is set back."""
     return session.scalar(select(CronRun.id).where(CronRun.task_name == task_name)) is not None
 
 
@@ -242,15 +243,15 @@ def run_by_hand(job: str, at: float) -> str:
 
 
 def resume(opened: Store, job: str, at: float) -> None:
-    """Let a job run by its schedule again, from now on; the runs that it has missed stay missed.
+    """Let a job run on schedule again from now on; runs that it has missed are not made up for.
 
     Raises:
         StoreUnavailableError: Redis is not responding.
     """
-    # First, so that no scheduler sets the job aside after its next time is known.
+    # Do this first, so that no scheduler sets the job aside once its next time is known.
     pauses.end(opened, job)
     with datastore.session() as session:
-        row = session.get(CronJob, job, with_for_update=True)  # after a scheduler that holds it just now
+        row = session.get(CronJob, job, with_for_update=True)  # waits for a scheduler that is holding it
         if row is not None and (row.next_at is None or row.next_at <= at):
             schedule = parse_schedule(row.schedule, row.timezone)
             if schedule.is_fixed or row.run_id is None:
@@ -258,7 +259,7 @@ def resume(opened: Store, job: str, at: float) -> None:
 
 
 def hold(opened: Store, job: DueJob) -> None:
-    """Let a paused job that is due wait until it is resumed, unless it was resumed just now."""
+    """Let a paused job that is due wait until it is resumed, unless it has just been resumed."""
     with datastore.session() as session:
         _move_on(session, job, None)
         if job.name not in pauses.names(opened):
@@ -277,7 +278,7 @@ def note_attempt(task_name: str, *, started_at: float, attempts: int, status: in
 
 
 def end(task_name: str, at: float, state: str, **values: Any) -> bool:
-    """End a run, so that its job may start again; an interval counts from this time.
+    """End a run, so that its job may start again; an interval is counted from this time.
 
     Args:
         task_name: the name of the run's task.
@@ -286,7 +287,8 @@ def end(task_name: str, at: float, state: str, **values: Any) -> bool:
         values: other columns of the run.
 
     Returns:
-        Whether the run was open. If a run was marked lost and is reported later, only its state is updated.
+        Whether the run was open. If a run was marked as lost and is reported later, only its state is
+        updated.
     """
     was_open = (CronRun.task_name == task_name) & (CronRun.state == "open")
     was_lost = (CronRun.task_name == task_name) & (CronRun.state == "lost")
@@ -306,7 +308,7 @@ def end(task_name: str, at: float, state: str, **values: Any) -> bool:
 
 
 def _count_end(job: str, state: str) -> None:
-    """Count a run for the metrics; the history, which is pruned, has the run anyway."""
+    """Count a run for the metrics; the history, which is pruned, contains the run anyway."""
     outcome = "dead" if state == "failed" else state
     try:
         metrics.count(store.current(), metrics.CRON, job, outcome)
@@ -336,7 +338,7 @@ class OpenRun:
 
 
 def open_runs() -> list[OpenRun]:
-    """Return the unfinished runs; each tells whether the outbox may still send its task."""
+    """Return the unfinished runs; each one says whether the outbox may still send its task."""
     query = select(CronRun.job, CronRun.task_name).where(CronRun.state == "open")
     with datastore.session(read_only=True) as session:
         rows = session.execute(query.order_by(CronRun.id)).all()
@@ -365,7 +367,7 @@ def last_runs(job: str, limit: int) -> list[CronRun]:
 def latest_runs(limit: int) -> dict[str, list[CronRun]]:
     """Return the latest runs of every job by its name, newest first.
 
-    One query per job reads only these runs, and one for all would rank a month of them.
+    One query per job reads only these runs, whereas one for all would rank a month of them.
     """
     query = select(CronRun).order_by(CronRun.id.desc()).limit(limit)
     with datastore.session(read_only=True) as session:

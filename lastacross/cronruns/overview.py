@@ -1,4 +1,4 @@
-"""Shows the deployed jobs with their last runs. It needs SQLAlchemy only if SQLite cannot be read without."""
+"""Shows the deployed jobs with their last runs. SQLAlchemy is used only if SQLite cannot be read directly."""
 
 import importlib
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ SELECT job, max(finished_at) FROM lastacross_cron_run WHERE state = 'done' GROUP
 
 @dataclass(frozen=True)
 class DeployedJob:
-    """A job's row, with the due time and state of its last run if it had any. ``entry`` is JSON."""
+    """A job's row, with the due time and state of its last run, if there was one. ``entry`` is JSON."""
 
     name: str
     schedule: str
@@ -36,7 +36,7 @@ def deployed_jobs() -> list[DeployedJob]:
     """The deployed jobs, in the order of the file.
 
     Raises:
-        DatastoreError: the database is unavailable, or its tables are not those of this version.
+        DatastoreError: the database is unavailable, or its tables do not match this version.
     """
     rows = read_quickly(_JOBS)
     return _read_with_sessions() if rows is None else [DeployedJob(*row) for row in rows]

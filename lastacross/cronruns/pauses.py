@@ -22,7 +22,7 @@ def names(opened: Store) -> frozenset[str]:
 
 
 def begin(opened: Store, job: str) -> None:
-    """Start no run of a job until it is resumed; a run that has begun goes on.
+    """Start no new runs of a job until it is resumed; a run in progress continues.
 
     Raises:
         StoreUnavailableError: Redis is not responding.
@@ -32,7 +32,7 @@ def begin(opened: Store, job: str) -> None:
 
 
 def end(opened: Store, job: str) -> None:
-    """Note that a job is no longer paused; ``model.resume`` also sets its next due time.
+    """Record that a job is no longer paused; ``model.resume`` also sets its next due time.
 
     Raises:
         StoreUnavailableError: Redis is not responding.

@@ -17,7 +17,7 @@ def note(task: Leased, at: float, state: str, *, status: int | None = None, reas
     If recording fails, the scheduler later notices that the task no longer exists.
 
     Args:
-        task: the task, after its outcome was written to Redis.
+        task: the task, after its outcome has been written to Redis.
         at: the end of the attempt, in seconds since the epoch.
         state: ``done``, ``failed``, or ``open`` if the attempt will be retried.
         status: the HTTP status.
@@ -25,7 +25,7 @@ def note(task: Leased, at: float, state: str, *, status: int | None = None, reas
     """
     if task.queue != CRON_QUEUE:
         return
-    # No database takes a lone surrogate, which an exception may quote.
+    # No database accepts a lone surrogate, which an exception may quote.
     error = reason[:MAX_ERROR_CHARACTERS].replace("\0", "�").encode("utf-8", "replace").decode()
     try:
         attempts = task.failures + task.lost + 1

@@ -25,7 +25,7 @@ def hand_name(job: str) -> str:
 def task_of(entry: CronEntry, name: str, due_at: float, now: float) -> NewTask:
     """Create a run's task, which goes where the deployed dispatch.yaml sends it.
 
-    The job's target applies if no rule of that file has the job's URL.
+    The job's target applies if no rule in that file matches the job's URL.
 
     Args:
         entry: the job.
@@ -53,7 +53,7 @@ def task_of(entry: CronEntry, name: str, due_at: float, now: float) -> NewTask:
 def _target(entry: CronEntry, configuration: Config) -> str | None:
     """Return the task's target, or None if it has none or a rule of dispatch.yaml decides.
 
-    A single word is tried first as a service, then as a version of the default service, which has only one.
+    A single word is taken first as a service, then as a version of the default service, which has only one.
     """
     if entry.target is None or configuration.dispatched_service(entry.url) is not None:
         return None

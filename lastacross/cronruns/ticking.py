@@ -1,4 +1,4 @@
-"""The scheduler's work for cron at each tick; any number of schedulers may run it."""
+"""The scheduler's work for cron at each tick; any number of schedulers may do it."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ _log = logs.get("lastacross.cron")
 
 
 class Ticker:
-    """Deploys a changed cron.yaml, starts due jobs, and ends runs that no worker ended.
+    """Deploys a changed cron.yaml, starts due jobs, and ends runs that no worker has ended.
 
     Args:
         read: a callable that returns the jobs of cron.yaml if they must be deployed (on the first call and
@@ -60,7 +60,7 @@ class Ticker:
         started = self._take_due(now)
         if not self._check_at - CHECK_SECONDS <= now < self._check_at:
             self._check_at = now + CHECK_SECONDS
-            # Noted even while no job is due, for a job that comes due while Redis is unavailable.
+            # Remember this even while no job is due, for jobs that come due while Redis is unavailable.
             self._paused = pauses.names(store.current())
             queue_directory.keep_cron_queue(store.current(), config.current())
             self._end_lost(now)
@@ -69,7 +69,7 @@ class Ticker:
     def _take_due(self, now: float) -> int:
         jobs = model.due(now)
         if jobs:
-            # While Redis is unavailable, those that were paused before stay paused.
+            # While Redis is unavailable, jobs that were paused before stay paused.
             with contextlib.suppress(StoreUnavailableError):
                 self._paused = pauses.names(store.current())
                 for job in jobs:
@@ -126,7 +126,7 @@ def _end_dead(run: OpenRun, task: listing.TaskRecord, now: float) -> None:
 
 
 def _has_tombstone(run: OpenRun) -> bool:
-    """Return whether the run's task has been in its queue and is over."""
+    """Return whether the run's task has been in its queue and has ended."""
     with translated_errors():
         return bool(store.current().redis.exists(tombstone_key(record.task_id(CRON_QUEUE, run.task_name))))
 

@@ -54,9 +54,10 @@ class ChildSpec:
         command: program and arguments.
         environ: the process's environment, or None to inherit the supervisor's.
         stop_stage: the stage in which the child is stopped; a stage begins when all children of the previous
-            one have exited. on_death: a callable that receives the pid and the return code (negative for a
-            signal) after each death, before the next start. If it raises StoreUnavailableError, it is called
-            again before that start.
+            one have exited.
+        on_death: a callable that receives the pid and the return code (negative for a signal) after each
+            death, before the next start. If it raises StoreUnavailableError, it is called again before that
+            start.
         is_silent: a callable that receives the pid about once a second and returns whether the process is
             alive but doing nothing, so that it must be killed.
         dies_with_parent: whether to start the program through ``die_with_parent``, as is necessary if it does
