@@ -37,7 +37,7 @@ def import_own(name: str, root: Path) -> ModuleType:
 
 
 def _place(error: BaseException, root: Path) -> str:
-    """Return the place in the application where the error was raised, for readers without a traceback."""
+    """Return where in the application the error was raised, for readers without a traceback."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if Path(frame.filename).is_relative_to(root)]
     if not own:
@@ -46,7 +46,7 @@ def _place(error: BaseException, root: Path) -> str:
 
 
 def _check_origin(top: str, root: Path) -> None:
-    """Reject a module of the same name from elsewhere, such as `site` or another application's `main`."""
+    """Reject a module with the same name from elsewhere, such as `site` or another application's `main`."""
     own = [path for path in (root / f"{top}.py", root / top / "__init__.py") if path.is_file()]
     origin = getattr(sys.modules.get(top), "__file__", None)
     if own and (origin is None or Path(origin).resolve() not in {path.resolve() for path in own}):

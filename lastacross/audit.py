@@ -1,8 +1,8 @@
 """Records who did what to which tasks, queues or accounts, when, and from where.
 
-The entries are in one Redis stream, beside the tasks and queues that they describe. It keeps the newest
-10,000 entries, and none that is older than a year. Each entry is also a line of the log (``audit``), which an
-operator may keep for longer.
+The entries are in one Redis stream, beside the tasks and queues that they describe. The stream keeps the
+newest 10,000 entries, and none that are older than a year. Each entry is also a line of the log (``audit``),
+which an operator may keep for longer.
 """
 
 import json
@@ -39,8 +39,8 @@ class Entry:
         role: the person's role at that time, ``admin`` or ``viewer``.
         source: how the person signed in, as in ``Person``.
         action: the kind of action, such as ``queue.pause``.
-        ids: what it was done to: names of queues, ids of tasks. Possibly not all of them.
-        count: the number of all ids.
+        ids: what it was done to: queue names or task ids, possibly not all of them.
+        count: the total number of ids.
         address: the client's address; '' for a command.
     """
 
@@ -61,7 +61,7 @@ class Page:
 
     Attributes:
         entries: the newest first.
-        older_than: the argument for the page of the next older entries; None if there are none.
+        older_than: the argument for the next page of older entries; None if there are none.
     """
 
     entries: tuple[Entry, ...]
@@ -75,7 +75,7 @@ def record(opened: Store, person: Person, action: str, ids: Sequence[str] = (), 
         opened: the Redis connection.
         person: who did it.
         action: the kind of action, such as ``queue.pause``.
-        ids: what it was done to. Of many ids, the first ones are kept, with the number of all.
+        ids: what it was done to. If there are many ids, only the first ones are kept, with the total number.
         address: the client's address; '' for a command.
 
     Raises:
@@ -141,7 +141,7 @@ def _append(opened: Store, fields: Any, oldest: str) -> None:
 
 
 def _shortened(text: str) -> str:
-    # An operating system's name for a user may hold bytes that are not UTF-8.
+    # An operating system's name for a user may contain bytes that are not UTF-8.
     return text[:MAX_TEXT_CHARACTERS].encode("utf-8", "replace").decode()
 
 

@@ -1,7 +1,7 @@
 """Lets a deadline cancel the coroutine that a thread is running.
 
-An exception that is raised in a thread cannot end a wait of its event loop, so the deadline asks the loop
-instead. This module knows neither deadlines nor asyncio, so that both sides may use it.
+An exception raised in a thread cannot interrupt a wait in its event loop, so the deadline asks the loop
+instead. This module knows nothing of deadlines or asyncio, so that both sides may use it.
 """
 
 import threading
@@ -20,7 +20,7 @@ class Loop(Protocol):
 
 
 class Call:
-    """A coroutine that runs in an event loop.
+    """A coroutine that is running in an event loop.
 
     Args:
         loop: the event loop.
@@ -45,18 +45,18 @@ class Call:
         self._cancel()
 
 
-# Maps a thread to the coroutine that it runs. Each thread has its own key, so no lock is needed.
+# Maps each thread to the coroutine that it is running. Each thread has its own key, so no lock is needed.
 _calls: dict[int, Call] = {}
 
 
 def begin(call: Call, *waiting: int) -> None:
-    """Record that this thread runs this coroutine, and that the ``waiting`` threads wait for it."""
+    """Record that this thread is running this coroutine, for which the ``waiting`` threads are waiting."""
     for thread_id in (threading.get_ident(), *waiting):
         _calls[thread_id] = call
 
 
 def end(*waiting: int) -> None:
-    """Record that this thread no longer runs a coroutine."""
+    """Record that this thread is no longer running a coroutine."""
     for thread_id in (threading.get_ident(), *waiting):
         _calls.pop(thread_id, None)
 

@@ -41,11 +41,12 @@ class ServerClock:
 
     # After this time, even a slower measurement replaces the old one, because monotonic clocks drift.
     MEASUREMENT_LIFE_SECONDS = 60.0
-    # The server's clock was set if a reply differs by this much more than the round trips explain.
+    # The server's clock was changed if a reply differs by this much more than the round trips explain.
     JUMP_SECONDS = 1.0
 
     def __init__(self) -> None:
-        # How many times the server's clock was set, as far as this process noticed, and the last time's step.
+        # How often this process has noticed that the server's clock was changed, and by how much the last
+        # time.
         self.jumps = 0
         self.jump_seconds = 0.0
         self._offset = time.time() - time.monotonic()
@@ -74,7 +75,8 @@ class ServerClock:
         step, uncertainty = offset - self._offset, round_trip + self._round_trip
         has_stepped = abs(step) > uncertainty
         if abs(step) > uncertainty + self.JUMP_SECONDS:
-            # Count it first: whoever then computes a time with the new offset can see that it jumped.
+            # Count the jump first, so that whoever computes a time with the new offset can see that it
+            # jumped.
             self.jump_seconds = step
             self.jumps += 1
         if round_trip <= self._round_trip or is_stale or has_stepped:

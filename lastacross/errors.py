@@ -17,7 +17,7 @@ class ConfigError(Error):
     """Raised when a configuration file or an environment variable is invalid.
 
     ``str()`` returns one readable line: ``queue.yaml:7:11: rate '5/x' … Did you mean '5/s'?``
-    If reading the configuration finds several mistakes, ``mistakes`` contains all of them in order.
+    If reading the configuration finds several errors, ``mistakes`` contains all of them in order.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class AccountError(Error):
 
 
 class TooManyChecksError(Error):
-    """Raised when other passwords are being checked and no turn came in time."""
+    """Raised when other passwords are being checked and this one's turn did not come in time."""
 
 
 class BadSignatureError(Error):
@@ -59,7 +59,7 @@ class ExpiredSignatureError(BadSignatureError):
 
 
 class StoreUnavailableError(Error):
-    """Raised when Redis does not answer, refuses writes, or is still loading its data."""
+    """Raised when Redis is not responding, refuses writes, or is still loading its data."""
 
 
 # --- taskqueue ----------------------------------------------------------------------------
@@ -76,7 +76,7 @@ class UnknownQueueError(TaskQueueError):
 class TransientError(TaskQueueError, StoreUnavailableError):
     """Raised when Redis does not confirm a step, such as an add. The task may or may not have been added.
 
-    A retry with the same task name adds the task at most once; without a name it may add another task.
+    A retry with the same task name adds the task at most once; without a name, it may add a second one.
     """
 
 
@@ -153,7 +153,7 @@ class TooManyTasksError(TaskQueueError):
 
 
 class BadTransactionStateError(TaskQueueError):
-    """Raised when a transactional add is called outside of a transaction."""
+    """Raised when a transactional add is called outside a transaction."""
 
 
 class TransactionalRequestTooLargeError(TaskQueueError):
@@ -329,7 +329,7 @@ class ResponseTooLargeError(UrlFetchError):
     """Raised when a response exceeds 32 MB and may not be truncated.
 
     Args:
-        message: the text of the error.
+        message: the error message.
         response: the part of the response that was read.
     """
 
@@ -354,7 +354,7 @@ class UserError(LongTaskError):
 
     Args:
         message: the text to show on the page.
-        is_final: whether a retry would fail again; if False, the task is retried as after any failure.
+        is_final: whether a retry would fail again; if False, the task is retried as after any other failure.
     """
 
     def __init__(self, message: str, *, is_final: bool = True) -> None:
@@ -377,7 +377,7 @@ class StartRefusedError(LongTaskError):
 
 
 class StartLimitError(StartRefusedError):
-    """Raised when a client has reached the limit of starts or of refused starts."""
+    """Raised when a client has reached the limit on starts or on refused starts."""
 
 
 class UnusableResultError(LongTaskError):
@@ -413,4 +413,4 @@ class TaskFailedError(Error):
 
 
 class RunTasksError(Error):
-    """Raised by ``lastacross.testing`` without an application or Redis, or if tasks never stop running."""
+    """Raised by ``lastacross.testing`` without an application or Redis, or if tasks keep on running."""

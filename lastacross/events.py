@@ -9,10 +9,10 @@
 
     events.subscribe("task.dead_letter", alarm)
 
-Subscribe where the application is imported, for example in the module of ``script:``. A process reports the
-steps that it makes itself: a web process the tasks that it adds, a worker the tasks that it runs. The
-functions run in a thread of their own, one after another, so they hold up no task. An exception in one is
-logged. docs/lifecycle.md lists the steps.
+Subscribe where the application is imported, for example in the module that ``script:`` names. A process
+reports the steps that it makes itself: a web process the tasks that it adds, a worker the tasks that it runs.
+The functions run in a thread of their own, one after another, so they do not hold up any task. An exception
+in one is logged. docs/lifecycle.md lists the steps.
 """
 
 import atexit
@@ -50,7 +50,7 @@ NAMES = (
 """The events: the steps of docs/lifecycle.md. ``*`` subscribes to all of them."""
 
 MAX_WAITING = 10_000
-# How long a process waits at its end for subscribers.
+# How long an exiting process waits for subscribers.
 END_SECONDS = 2.0
 
 _log = logs.get("lastacross.events")
@@ -63,8 +63,8 @@ class Event:
     Attributes:
         name: one of ``NAMES``.
         at: when this process learned of it, in seconds since the epoch.
-        queue: the tasks' queue; '' if a step of several queues does not say which.
-        task: the task's name; '' if a step of many tasks does not name them.
+        queue: the tasks' queue; '' if a step that concerns several queues does not say which.
+        task: the task's name; '' if a step that concerns many tasks does not name them.
         count: the number of tasks; 1 if ``task`` is given, and 0 if it is unknown.
         attempt: the attempt that was leased or has ended, from 1; 0 if this is not about an attempt.
         outcome: after ``task.rescue`` the new state: ``ready``, ``poison``, ``damaged`` or ``gone``.
@@ -90,13 +90,13 @@ class Event:
 Subscriber = Callable[[Event], object]
 
 subscribers: dict[str, list[Subscriber]] = {}
-"""The functions by event; it is empty if nobody listens, so that a step can check this without a call."""
+"""The functions by event; empty if there are no subscribers, so that a step can check this without a call."""
 _attempt: ContextVar["Attempt | None"] = ContextVar("lastacross_ended_attempt", default=None)
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What a worker knows of an attempt, which the step that ends it does not."""
+    """What a worker knows about an attempt but the step that ends it does not."""
 
     number: int
     reason: str = ""
@@ -104,7 +104,7 @@ class Attempt:
 
 
 def subscribe(name: str, call: Subscriber) -> Callable[[], None]:
-    """Call a function at each event of this name.
+    """Call a function for each event with this name.
 
     Args:
         name: one of ``NAMES``, or ``*`` for all events.
@@ -194,7 +194,7 @@ class _Dispatcher:
             self._changed.notify_all()
 
     def flush(self, seconds: float) -> bool:
-        """Wait until the queue is empty and no subscriber runs."""
+        """Wait until the queue is empty and no subscriber is running."""
         with self._changed:
             return self._changed.wait_for(lambda: not (self._waiting or self._is_busy), seconds)
 

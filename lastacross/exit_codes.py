@@ -1,4 +1,4 @@
-"""The exit code of a process that ends with an exception. Every command loads this module, so it is light."""
+"""The exit code of a process that ends with an exception. Every command loads this module, so it is small."""
 
 import sys
 
@@ -11,6 +11,6 @@ def exit_code_of(error: BaseException) -> int:
 
 
 def print_reason(end: SystemExit) -> None:
-    """Print the message with which ``sys.exit`` was called instead of a code, as the interpreter would."""
+    """If ``sys.exit`` was called with a message instead of a code, print it, as the interpreter would."""
     if not isinstance(end.code, int | None):
         print(end.code, file=sys.stderr)

@@ -1,7 +1,7 @@
-"""Surrounds each call of the application's code, and keeps the engine out of the processes that it forks.
+"""Wraps each call to the application's code, and keeps the engine out of the processes that this code forks.
 
 If a child forked by a handler returned into the engine, it would be a second runner: it would answer the
-request, report the task's outcome and run the next task. Therefore the child ends where it leaves the
+request, report the task's outcome and run the next task. Therefore, the child exits where it leaves the
 application's code, with the exit code that it asked for. ``subprocess`` and ``multiprocessing`` are not
 affected, because their children never return.
 """
@@ -21,10 +21,10 @@ from lastacross.exit_codes import exit_code_of
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# How long a child may take to log its end.
+# How long a child may take to log that it is exiting.
 REPORT_SECONDS = 1.0
 
-# The packages whose signal handlers mean nothing in a child.
+# The packages whose signal handlers have no meaning in a child.
 _SERVERS = ("lastacross", "gunicorn", "rq")
 
 _ONLY_IN_MAIN_THREAD = " only works in main thread"
@@ -36,15 +36,15 @@ _REMEDY = (
 _has_entered = False
 # The number of forks between the program's start and this process; comparing it is cheaper than ``getpid``.
 _forks = 0
-# This is per thread, because two threads may fork together.
+# This is per thread, because two threads may fork at the same time.
 _forking = threading.local()
 
 _log = logs.get("lastacross.handler")
 
 
 def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call the application's function; a child process that it forks ends instead of returning."""
-    # The same as enter() and leave(), without the cost of calling them for each task.
+    """Call the application's function; a child process that it forks exits instead of returning."""
+    # This does the same as enter() and leave(), without the cost of calling them for each task.
     global _has_entered
     _has_entered = True
     forks = _forks
@@ -81,7 +81,8 @@ def leave(forks: int, error: BaseException | None = None, *, has_failed: bool = 
 
 def _end(error: BaseException | None, code: int) -> NoReturn:
     try:
-        # Use another thread, because a thread of the parent may have held the lock of a stream at the fork.
+        # Use another thread, because one of the parent's threads may have held a stream's lock during the
+        # fork.
         run = contextvars.copy_context().run
         report = threading.Thread(target=run, args=(_report, error, code), daemon=True)
         report.start()
@@ -116,7 +117,7 @@ def _explain(error: ValueError | RuntimeError) -> None:
 
 def _hold_signals() -> None:
     """Before a fork, hold back signals until the child has restored their default effect."""
-    # The engine itself forks before any handler was called; it prepares its own children.
+    # The engine itself forks before any handler has been called; it prepares its own children.
     _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()) if _has_entered else None
 
 

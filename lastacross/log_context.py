@@ -1,8 +1,8 @@
 """The task and the request that the running code belongs to, as fields of its log records.
 
 The fields are ``queue``, ``task``, ``attempt``, ``batch`` and ``request_id``. They are read from context
-variables only when a record is made, so a delivery costs nothing more. A thread starts with an empty context:
-run its function by ``contextvars.copy_context().run`` to keep them.
+variables only when a record is made, so a delivery has no extra cost. A thread starts with an empty context:
+run its function with ``contextvars.copy_context().run`` to keep the fields.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ web_request_id: ContextVar[str] = ContextVar("lastacross_request_id", default=""
 
 
 def fields() -> dict[str, Any]:
-    """The fields of the calling code's records; empty outside of tasks and requests."""
+    """The fields of the calling code's records; empty outside tasks and requests."""
     found: dict[str, Any] = {}
     task: TaskInProgress | None = task_in_progress.get()
     if task is not None:
@@ -53,6 +53,6 @@ def fields_of(task: TaskInProgress) -> dict[str, Any]:
 
 
 def attempt_id(task: TaskInProgress) -> str:
-    """The id of one attempt. Every process computes the same one, so the records can be brought together."""
+    """The id of one attempt. Every process computes the same one, so the records can be matched up."""
     text = f"{task.id}\0{task.request}\0{task.attempt}".encode("utf-8", "surrogatepass")
     return hashlib.blake2b(text, digest_size=_ID_BYTES).hexdigest()

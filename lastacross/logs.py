@@ -34,13 +34,13 @@ _CHATTY = ("alembic", "rq.worker")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 # The prefix of each traceback line on a terminal, so that the line cannot be mistaken for a log line.
 _INDENT = "    | "
-# The maximum size of a record, which is 64 kB with the end of its line. Log collectors truncate longer ones,
+# The maximum size of a record, which is 64 kB including the line ending. Log collectors truncate longer ones,
 # and no request should fill the disk.
 MAX_RECORD_BYTES = 65_535
-# The numbers of characters to keep of each text; the first number that makes the record fit is used.
+# How many characters to keep of each string; the first number that makes the record fit is used.
 _TEXT_LENGTHS = (16_384, 4_096, 1_024, 256, 64)
 _MAX_ITEMS = 50
-# If a record is still too long, this many other fields are kept, each as text.
+# If a record is still too long, this many other fields are kept, each as a string.
 _FEW = 20
 # These fields identify a record, so they are always kept.
 _CONTEXT = ("queue", "task", "attempt", "batch", "request_id")
@@ -48,7 +48,7 @@ _FIRST = ("ts", "level", "event", "logger", *_CONTEXT, "exception")
 
 
 class _Logger:
-    """A logger that imports structlog at its first use, and then keeps each method that it has looked up."""
+    """A logger that imports structlog on first use, and then keeps each method that it has looked up."""
 
     def __init__(self, name: str) -> None:
         self.__name = name
@@ -78,9 +78,10 @@ def configure(settings: Settings, stream: TextIO | None = None, *, on_demand: bo
 
     Args:
         settings: the level (LASTACROSS_LOG_LEVEL), and the secrets to mask.
-        stream: the output stream; the format is text if it is a terminal, else JSON. On a terminal, the lines
-            of requests with an answer below 400 are left out unless LASTACROSS_LOG_LEVEL is set.
-        on_demand: whether to import structlog only for the first line, for a short process without threads.
+        stream: the output stream; the format is text if it is a terminal, else JSON. On a terminal, requests
+            with a status below 400 are not shown unless LASTACROSS_LOG_LEVEL is set.
+        on_demand: whether to import structlog only for the first line, for a short-lived process without
+            threads.
     """
     out = stream if stream is not None else sys.stderr
     render = _Text(is_coloured=_wants_colours()) if out.isatty() else _as_json
@@ -136,9 +137,10 @@ def _formatter(last: list[Processor]) -> logging.Formatter:
 
 
 def route_to_stdlib() -> None:
-    """Let structlog write to the standard library's logging.
+    """Make structlog write to the standard library's logging.
 
-    Tests call this first, because ``structlog.testing.capture_logs`` counts as a configuration afterwards.
+    Tests call this first, because ``structlog.testing.capture_logs`` counts as a configuration once it has
+    been used.
     """
     structlog = _structlog()
     structlog.configure(
@@ -181,7 +183,7 @@ def _processors() -> list[Processor]:
 
 
 class _Cleaner:
-    """A processor that masks secrets and escapes control characters in all texts of an event."""
+    """A processor that masks secrets and escapes control characters in all strings of an event."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         self._secrets = list(secrets)
@@ -209,7 +211,7 @@ class _Cleaner:
 
 
 class _Bounded:
-    """The last processor, which renders a record as a text of at most 64 kB and marks each cut."""
+    """The last processor, which renders a record as text of at most 64 kB and marks each cut."""
 
     def __init__(self, render: Callable[[Any, str, EventDict], str]) -> None:
         self._render = render
@@ -236,7 +238,7 @@ def _fits(line: str) -> bool:
 
 
 def _cut(value: Any, length: int) -> Any:
-    """Cut long texts, lists and mappings in the middle, because both of their ends matter."""
+    """Cut long strings, lists and mappings in the middle, because both ends matter."""
     if isinstance(value, str):
         if len(value) <= length:
             return value
@@ -258,14 +260,14 @@ def _as_json(_logger: Any, _method: str, event: EventDict) -> str:
     return json.dumps({**first, **event})
 
 
-# The width of the column with the events' names; most names are shorter.
+# The width of the column of event names; most names are shorter.
 _NAME_WIDTH = 22
 _RESET, _DIM, _BOLD, _KEY = "\x1b[0m", "\x1b[2m", "\x1b[1m", "\x1b[36m"
 _LEVEL_COLOURS = {"warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[1;31m", "debug": _DIM}
 
 
 def _wants_colours() -> bool:
-    """Whether the terminal shows colours and nobody has turned them off (https://no-color.org)."""
+    """Whether the terminal supports colours and nobody has turned them off (https://no-color.org)."""
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 

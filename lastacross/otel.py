@@ -1,8 +1,8 @@
-"""Makes the spans of tasks with OpenTelemetry's API. The application sets up the SDK and its exporter.
+"""Records the spans of tasks with OpenTelemetry's API. The application sets up the SDK and its exporter.
 
-Adding tasks is a span of the kind PRODUCER, each delivery one of the kind CONSUMER below it, and the
-handler's run a span below the delivery. The deliveries of one task are siblings; each is linked to the one
-before.
+Adding tasks is a span of the kind PRODUCER, each delivery is a child of it of the kind CONSUMER, and the
+handler's run is a child of the delivery. The deliveries of one task are siblings; each is linked to the
+previous one.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ _log = logs.get("lastacross.trace")
 
 
 class _Span:
-    """An open span of OpenTelemetry."""
+    """An open OpenTelemetry span."""
 
     def __init__(self, span: trace.Span) -> None:
         self._span = span
@@ -38,14 +38,14 @@ class _Span:
 
 
 class OpenTelemetry:
-    """Makes spans with the tracer provider that is set when a span begins."""
+    """Records spans with the tracer provider that is set when a span begins."""
 
     @contextlib.contextmanager
     def adding(self, queue: str, count: int) -> Iterator[None]:
         """The span of adding tasks; an exception marks it as failed.
 
-        An error of a span or its exporter is logged. If it were raised after the tasks were added, the caller
-        would add them again.
+        An error from a span or its exporter is logged. If it were raised after the tasks had been added, the
+        caller would add them again.
         """
         attributes: dict[str, str | int] = {
             "messaging.system": _SYSTEM,
@@ -94,13 +94,13 @@ class OpenTelemetry:
             yield _Span(span)
 
     def traceparent(self) -> str:
-        """The present span as W3C's header; '' if there is none."""
+        """The current span as W3C's header; '' if there is none."""
         carrier: dict[str, str] = {}
         _propagator.inject(carrier)
         return carrier.get(_HEADER, "")
 
     def flush(self) -> None:
-        """Export what has ended; the API alone has nothing to export."""
+        """Export the finished spans; with only the API installed (no SDK), there is nothing to export."""
         flush = getattr(trace.get_tracer_provider(), "force_flush", None)
         if flush is not None:
             flush()
@@ -130,7 +130,7 @@ def _attributes(task: Delivered) -> dict[str, str | int]:
 
 
 def _context(traceparent: str) -> context.Context:
-    """The context of a header; without a valid one, an empty context, so that the span begins a new trace."""
+    """A header's context; without a valid header, an empty context, so that the span begins a new trace."""
     return _propagator.extract({_HEADER: traceparent}, context=context.Context())
 
 

@@ -1,7 +1,8 @@
 """Keeps the pickled names of moved classes and functions, because queued calls contain these names.
 
 A queued call or a cached value contains the module and name of each class and function in it. The call may
-wait for days, and during a deploy, an older release must be able to read the calls that this release writes.
+wait for days, and during a deployment, an older release must be able to read the calls that this release
+writes.
 """
 
 from collections.abc import Callable

@@ -42,7 +42,7 @@ def lastacross_root(pytestconfig: pytest.Config) -> Path:
 
 @pytest.fixture
 def lastacross_environ() -> dict[str, str]:
-    """The environment variables for the application's configuration; override this fixture to set some."""
+    """The environment variables for the application's configuration; override this fixture to set any."""
     return {}
 
 

@@ -24,7 +24,7 @@ class Shutdown:
         return self._has_begun
 
     def begin(self) -> None:
-        """Record that this process was told to stop; no lock is taken, so a signal handler may call this."""
+        """Record that this process was told to stop; this takes no lock, so a signal handler may call it."""
         self._has_begun = True
 
     def set_hook(self, hook: Hook | None) -> Hook | None:
@@ -40,7 +40,7 @@ class Shutdown:
         return before
 
     def take_hook(self) -> Hook | None:
-        """Return the hook for the caller to call; later calls return None, so that it is called once."""
+        """Return the hook for the caller to call; later calls return None, so that it is called only once."""
         return self.set_hook(None)
 
 
@@ -52,8 +52,8 @@ def set_shutdown_hook(hook: Hook | None) -> Hook | None:
     """Register a function to call when this process is told to stop.
 
     The function is called once, in a separate thread, while this process still holds its tasks. It has as
-    much time as the tasks, 25 s (5 s under ``dev``), to save their progress and make them end. Its exceptions
-    are logged. It is not called if the process is killed or the machine fails.
+    much time as the tasks, 25 s (5 s under ``dev``), to save their progress and make them stop. Its
+    exceptions are logged. It is not called if the process is killed or the machine fails.
 
     Args:
         hook: a callable without arguments, or None for no hook. Code that replaces a hook should call the
@@ -69,5 +69,5 @@ def set_shutdown_hook(hook: Hook | None) -> Hook | None:
 
 
 def is_shutting_down() -> bool:
-    """Return whether this process was told to stop; long-running handlers may check this and end early."""
+    """Return whether this process was told to stop; long-running handlers may check this and stop early."""
     return PROCESS.has_begun

@@ -1,7 +1,7 @@
 """Serves ``/_ah/signin``, where people sign in with a name and a password.
 
-A wrong name and a wrong password give the same answer after the same work. A client's network and an account
-have ten tries a minute each. The page needs no script.
+A wrong name and a wrong password give the same response after the same work. A client's network and an
+account are allowed ten attempts a minute each. The page needs no script.
 """
 
 import math
@@ -31,9 +31,9 @@ TEMPLATE = "_ah/signin.html"
 LIMIT = "10/minute"
 MAX_FORM_BYTES = 16_384
 HOME = "/_ah/admin/"
-"""The page to show after the sign-in if no other one led to it."""
+"""The page to show after signing in if no other page led to it."""
 BUSY_SECONDS = 5
-# Leading back to these pages would lead nowhere.
+# Returning to these pages would lead nowhere.
 _OWN_PAGES = ("/_ah/sign",)
 
 WRONG = "The name or the password is wrong."
@@ -49,9 +49,9 @@ class _Problem:
     """The reason why somebody was not signed in.
 
     Attributes:
-        status: of the answer.
+        status: the response's status.
         message: a sentence for the person.
-        retry_seconds: when to try again; None if that makes no difference.
+        retry_seconds: how long to wait before trying again; None if that makes no difference.
     """
 
     status: int
@@ -90,11 +90,11 @@ def _can_anybody() -> bool:
 
 
 def _path_in(query: str) -> str:
-    """The path to lead back to; never another site's."""
+    """The path to return to; never on another site."""
     given = local_path(_fields(query).get(login.CONTINUE, [""])[-1])
     if given is None or len(given) > login.MAX_CONTINUE_CHARACTERS or given.startswith(_OWN_PAGES):
         return HOME
-    # A header takes ASCII only.
+    # A header may contain only ASCII.
     return quote(given, safe="%/:?#[]@!$&'()*+,;=~-._")
 
 
@@ -119,7 +119,7 @@ def _checked(environ: Environ, form: _Form) -> "KnownAccount | _Problem":
         return _Problem(429, MANY.format(seconds=seconds), seconds)
     try:
         account = accounts.find(form.name)
-        # Also without an account, because the time must not tell whether there is one.
+        # Check even without an account, because the time must not reveal whether there is one.
         is_right = accounts.is_password(None if account is None else account.password_hash, form.password)
     except DatastoreError as error:
         _log.warning("account.unavailable", error=str(error))
@@ -127,14 +127,14 @@ def _checked(environ: Environ, form: _Form) -> "KnownAccount | _Problem":
     except TooManyChecksError:
         return _Problem(503, BUSY, BUSY_SECONDS)
     if account is None or not is_right:
-        # An unknown name may be a password in the wrong field, which no log should have.
+        # An unknown name may be a password in the wrong field, which no log should contain.
         _log.warning("account.refuse", address=environ.get("REMOTE_ADDR"), account=account and account.name)
         return _Problem(403, WRONG)
     return account
 
 
 def _seconds_to_wait(environ: Environ, name: str) -> int | None:
-    """Count a try of this client for this account; returns when to try again if there were too many."""
+    """Count an attempt by this client on this account; returns how long to wait if there were too many."""
     seconds = start_limits.check("sign-in", LIMIT, environ)
     known = accounts.normalized(name)
     if seconds is None and known is not None:
@@ -143,7 +143,7 @@ def _seconds_to_wait(environ: Environ, name: str) -> int | None:
 
 
 def _welcome(environ: Environ, start_response: Start, account: "KnownAccount", path: str) -> Body:
-    """Begin a new session, end the browser's old one, and lead back."""
+    """Begin a new session, end the browser's old one, and redirect back."""
     secret_key = config.current().settings.secret_key
     person = Person(account.name, account.role, "password")
     address = str(environ.get("REMOTE_ADDR", ""))
@@ -153,7 +153,7 @@ def _welcome(environ: Environ, start_response: Start, account: "KnownAccount", p
         administrator.sign_out(environ, secret_key)
         audit.record(store.current(), person, "sign_in", [account.name], address)
     except StoreUnavailableError as error:
-        # An outage is when an administrator is needed.
+        # Sign in regardless, because an outage is when an administrator is needed.
         _log.warning("account.unrecorded", error=str(error))
     sessions.forget_accounts()
     given = [
@@ -168,7 +168,7 @@ def _page(
 ) -> Body:
     current = config.current()
     values = {
-        # Whoever mistypes another account's password must not go on as the former person.
+        # Whoever mistypes another account's password must not continue as the previous person.
         "person": None if problem and problem.message else login.recognized(environ, current.settings),
         "path": path,
         "problem": problem.message if problem is not None else "",

@@ -1,4 +1,4 @@
-"""Signs values; a value from Redis or a browser is trusted only if it has a valid signature of ours.
+"""Signs values; a value from Redis or a browser is trusted only if it has a valid signature from us.
 
 A signature for one ``purpose`` is invalid for any other, so a channel token cannot pass as a deferred call.
 """
@@ -13,7 +13,7 @@ from lastacross.errors import BadSignatureError, ConfigError, ExpiredSignatureEr
 
 
 def fingerprint(secret_key: str) -> str:
-    """A few characters that tell whether two processes have the same key; they do not give it away."""
+    """A few characters that show whether two processes have the same key, without giving it away."""
     return hmac.digest(secret_key.encode(), b"lastacross.fingerprint", "sha256").hex()[:8]
 
 
@@ -24,7 +24,7 @@ class Signatures:
         secret_key: the application's SECRET_KEY, at least 16 characters.
 
     Raises:
-        ConfigError: the key is missing. Read-only commands run without a key, so they must not sign.
+        ConfigError: the key is missing. Read-only commands run without a key, so they must not sign anything.
     """
 
     def __init__(self, secret_key: str) -> None:

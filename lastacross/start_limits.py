@@ -1,6 +1,6 @@
 """Limits how often a client may start an operation, at rates such as "30/minute;200/day".
 
-The `limits` library keeps a moving window in Redis, with our key prefix and our connection. While Redis is
+The `limits` library keeps a moving window in Redis, using our key prefix and connection. While Redis is
 unavailable, each process counts on its own.
 """
 
@@ -20,7 +20,7 @@ from lastacross.store import LIMIT_PREFIX, Store
 from lastacross.webapp import Environ, clients
 
 OUTAGE_SECONDS = 5.0
-"""How long the limiter skips Redis after an outage, so that visitors do not wait for every timeout."""
+"""How long the limiter skips Redis after an outage, so that visitors need not wait for each timeout."""
 
 REFUSALS_PER_START = 10
 """The number of allowed refusals per allowed start."""
@@ -58,7 +58,7 @@ def check(
         cost: the number of starts to count, which must not exceed the limit's own amount.
         is_share: whether the limit only divides a shared resource between networks. Such a limit does not
             apply if all visitors may come from one network (``clients.own_network_of``).
-        client: what the limit is for instead of the client's network, such as the name of an account.
+        client: what the limit applies to instead of the client's network, such as an account name.
 
     Returns:
         None if the client may start; otherwise the seconds to wait.
@@ -94,9 +94,9 @@ def spend(
 ) -> bool:
     """Count an amount, such as bytes, against a client's budget for a period.
 
-    A period begins when a client first spends an amount, and the next period with the first amount after its
-    end. Therefore a client may spend twice the budget in a short time, late in one period and early in the
-    next.
+    A period begins when a client first spends an amount, and the next one with the first amount after that
+    period has ended. Therefore, a client may spend twice the budget in a short time, late in one period and
+    early in the next.
 
     Args:
         name: the kind of amount. Do not derive it from the request.
@@ -119,7 +119,7 @@ def check_refusals(
 ) -> float | None:
     """Count a start that was refused for bad input, if the limit allows the client another refusal.
 
-    A bad request does not count as a start. However, refusals take work too, so a client may cause at most
+    A bad request does not count as a start. However, refusals take work, too, so a client may cause at most
     ten times as many refusals as starts.
 
     Args:
@@ -158,7 +158,7 @@ def _in_words(rate: RateLimitItem) -> str:
 
 @functools.lru_cache(maxsize=64)
 def rates_of(limit: str) -> tuple[RateLimitItem, ...]:
-    """Parse a limit into rates, the shortest first, so that its refusal does not use up a longer rate.
+    """Parse a limit into rates, shortest first, so that a shorter one's refusal does not use up a longer one.
 
     Raises:
         ConfigError: the limit is invalid.

@@ -1,4 +1,4 @@
-"""The signals that stop a process, in the same way for every command."""
+"""The signals that stop a process, which are the same for every command."""
 
 import signal
 from collections.abc import Callable
@@ -9,14 +9,14 @@ Handler = Callable[[int, FrameType | None], None]
 
 
 def stop_signals() -> list[signal.Signals]:
-    """SIGTERM, SIGINT (Ctrl-C) and SIGHUP (the terminal was closed), the last unless it is ignored.
+    """SIGTERM, SIGINT (Ctrl-C) and, unless it is ignored, SIGHUP (the terminal was closed).
 
-    ``nohup`` starts a program that ignores it, so that the program survives its terminal.
+    ``nohup`` makes a program ignore SIGHUP, so that the program outlives its terminal.
     """
     is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return [signal.SIGTERM, signal.SIGINT, *([] if is_ignored else [signal.SIGHUP])]
 
 
 def handle_stop_signals(handler: Handler) -> dict[signal.Signals, Any]:
-    """Make these signals call the handler; returns the handlers that they had; main thread only."""
+    """Make these signals call the handler; returns their previous handlers; main thread only."""
     return {number: signal.signal(number, handler) for number in stop_signals()}

@@ -1,4 +1,4 @@
-"""Whether this process makes spans, and how. With LASTACROSS_TRACES, ``otel`` makes them with OpenTelemetry.
+"""Whether this process records spans, and how. With LASTACROSS_TRACES, ``otel`` does so with OpenTelemetry.
 
 This module must not import any other part of the engine, because every part may import it.
 """
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 HEADER = "HTTP_TRACEPARENT"
-"""W3C's header as a key of a WSGI environ. Its value is the span that a request belongs to."""
+"""W3C's header as a key of a WSGI environ. Its value is the span that the request belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Delivered:
     """A task as its spans describe it.
 
     ``added_by`` is the ``traceparent`` of the span that added the task, and ``previous`` that of its previous
-    delivery; '' if there is none.
+    delivery; '' if there was none.
     """
 
     queue: str
@@ -34,7 +34,7 @@ class Span(Protocol):
 
 
 class Tracing(Protocol):
-    """Makes spans."""
+    """Records spans."""
 
     def adding(self, queue: str, count: int) -> AbstractContextManager[object]:
         """The span of adding tasks."""
@@ -43,20 +43,20 @@ class Tracing(Protocol):
         """The span of a delivery, which is a child of the span that added the task."""
 
     def attempting(self, task: Delivered, parent: str = "") -> AbstractContextManager[Span]:
-        """The span in which a handler runs; ``parent`` counts only outside of a delivery."""
+        """The span in which a handler runs; ``parent`` is used only outside a delivery."""
 
     def traceparent(self) -> str:
-        """The present span as W3C's header; '' if there is none."""
+        """The current span as W3C's header; '' if there is none."""
 
     def flush(self) -> None:
-        """Export what has ended, because the process may be killed."""
+        """Export the finished spans, because the process may be killed."""
 
 
 active: Tracing | None = None
-"""None if this process makes no spans, which is the default."""
+"""None if this process records no spans, which is the default."""
 
 
 def use(tracing: Tracing | None) -> None:
-    """Make spans this way from now on; None makes no more."""
+    """Record spans this way from now on; None stops recording them."""
     global active
     active = tracing

@@ -32,10 +32,10 @@ class Person:
 
     Attributes:
         name: the account's name, or the user's name according to the proxy or the operating system.
-            It is ``LINK_NAME`` for whoever used a link from ``lastacross admin link``. role: ``admin`` may
-        change things; ``viewer`` may only look. source: ``password`` (the sign-in page), ``link``
-        (``lastacross admin link``), ``proxy`` (a header
-            from a trusted proxy) or ``cli`` (a command on a machine of the site).
+            It is ``LINK_NAME`` for whoever used a link from ``lastacross admin link``.
+        role: ``admin`` may change things; ``viewer`` may only look.
+        source: ``password`` (the sign-in page), ``link`` (``lastacross admin link``), ``proxy`` (a header
+            from a trusted proxy) or ``cli`` (a command on one of the site's machines).
     """
 
     name: str

@@ -1,5 +1,4 @@
-"""The operator's pages under ``/_ah/admin/``: what is running or waiting, what is wrong, and what to do about
-it.
+"""The operator's pages under ``/_ah/admin/``: what runs, what waits, what is wrong, and what to do about it.
 
 ``page`` has the base classes, ``app`` the addresses, and each other module the pages on one subject. The
 pages are imported on the first request, because most processes never show one.
