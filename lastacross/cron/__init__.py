@@ -5,7 +5,7 @@
     >>> str(schedule.next_run(datetime(2024, 1, 31, 10, 15, tzinfo=UTC)))
     '2024-02-05 09:00:00+00:00'
 
-The grammar and the effects of clock changes are described in docs/appengine.md, under "Schedules".
+The grammar and the effects of clock changes are described in docs/appengine.md, "Schedules".
 """
 
 from lastacross.cron.grammar import parse_schedule

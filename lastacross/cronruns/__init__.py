@@ -2,7 +2,7 @@
 
 A job's row in the datastore has its next due time. The process that advances the due time writes the run
 and its task in the same transaction, and the outbox sends the task. Therefore, if a scheduler dies between
-two steps, either everything or nothing was written. The rules are in docs/appengine.md, under "cron.yaml".
+two steps, either everything or nothing was written. The rules are in docs/appengine.md, "cron.yaml".
 
 ``model`` contains the datastore's steps, ``entries`` converts jobs to text, ``overview`` shows the jobs,
 ``pauses`` knows the paused jobs, ``tasks`` creates a run's task, ``ticking`` is the scheduler's part, and
