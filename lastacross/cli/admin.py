@@ -100,7 +100,7 @@ Examples:
 @click.option(
     "--role",
     type=click.Choice(accounts.ROLES),
-    help="admin may change things, viewer only looks; by default the account's present role, or admin.",
+    help="admin may change things, viewer only looks; by default the account's current role, or admin.",
 )
 @_JSON
 @takes_app
