@@ -1,6 +1,6 @@
-"""Values that the broker's rarer steps take and return.
+"""Values that the broker's less common steps take and return.
 
-They are not in ``steps``, so that this module's readers find the steps themselves.
+They are kept out of ``steps``, so that readers of that module find the steps themselves.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,8 +41,8 @@ class Upload:
 class QueueNumbers:
     """A snapshot of a queue's statistics.
 
-    ``oldest_eta`` is in seconds since the epoch. ``rate`` is the rate enforced now, in tasks per second; it
-    is None for a queue that was never uploaded.
+    ``oldest_eta`` is in seconds since the epoch. ``rate`` is the currently enforced rate, in tasks per
+    second; it is None for a queue that was never uploaded.
     """
 
     tasks: int

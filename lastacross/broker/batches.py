@@ -27,8 +27,8 @@ _FIELDS = (
 class BatchSummary:
     """A batch and its progress.
 
-    Times are in seconds since the epoch, or None. ``parent`` is the member ``<batch id>:<index>`` that waits
-    for this batch, or ''. ``on_complete`` and ``on_success`` are task ids, or ''.
+    Times are in seconds since the epoch, or None. ``parent`` is the member ``<batch id>:<index>`` that is
+    waiting for this batch, or ''. ``on_complete`` and ``on_success`` are task ids, or ''.
     """
 
     id: str
@@ -47,7 +47,7 @@ class BatchSummary:
 
     @property
     def parent_id(self) -> str:
-        """The id of the batch whose member waits for this one; '' if there is none."""
+        """The id of the batch whose member is waiting for this one; '' if there is none."""
         return self.parent.rpartition(":")[0]
 
 
@@ -55,7 +55,7 @@ class BatchSummary:
 class BatchNode:
     """A batch in a tree. ``children`` are the batches of its members, in the order of the members.
 
-    ``has_more`` says that the batch has children that the tree leaves out.
+    ``has_more`` says whether the batch has children that the tree leaves out.
     """
 
     batch: BatchSummary
@@ -67,9 +67,9 @@ class BatchReader(Steps):
     """Reads batches. Every method raises ``TransientError`` if Redis is unavailable."""
 
     def page(self, first: int = 0, limit: int = MAX_PAGE) -> tuple[list[BatchSummary], int]:
-        """A page of the last 1,000 batches, the newest first, and their number; in two round trips.
+        """A page of the last 1,000 batches, newest first, and how many there are; takes two round trips.
 
-        A page may have fewer than ``limit`` batches, because batches expire 30 days after their end.
+        A page may have fewer than ``limit`` batches, because batches expire 30 days after they end.
         """
         most = min(limit, MAX_PAGE)
         with transient_errors(), self.store.redis.pipeline(transaction=False) as pipeline:
@@ -84,7 +84,7 @@ class BatchReader(Steps):
         return self._summaries([batch_id])[0]
 
     def tree(self, batch_id: str) -> BatchNode | None:
-        """The batch with its children, at most 200 batches and five levels, in two round trips per level."""
+        """The batch with its children (at most 200 batches and five levels), in two round trips per level."""
         batch = self.find(batch_id)
         if batch is None:
             return None
@@ -105,10 +105,10 @@ class BatchReader(Steps):
                 node.has_more = bool(has_children)
 
     def _grow(self, level: Sequence[BatchNode], left: int) -> list[BatchNode]:
-        """Add the children of these batches, at most ``left``; returns them."""
+        """Add up to ``left`` children of these batches; returns them."""
         with transient_errors(), self.store.redis.pipeline(transaction=False) as pipeline:
             for node in level:
-                # One more tells whether there are others.
+                # Read one extra to learn whether there are more.
                 pipeline.zrange(child_batches_key(node.batch.id), 0, left)
             answers = pipeline.execute(raise_on_error=False)
         owners: list[BatchNode] = []
@@ -129,10 +129,9 @@ class BatchReader(Steps):
     def failed_members(
         self, batch_id: str, first: int = 0, limit: int = MAX_PAGE
     ) -> tuple[list[ListedTask], int | None]:
-        """The failed members from the position ``first`` on, and the position to continue with or None.
+        """The failed members from position ``first`` on, and the position to continue from, or None.
 
-        It reads at most 327,680 positions. Members whose dead letters have expired or were deleted are left
-        out.
+        Reads at most 327,680 positions. Members whose dead letters have expired or been deleted are left out.
         """
         batch = self.find(batch_id)
         if batch is None:

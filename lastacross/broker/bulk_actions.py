@@ -17,8 +17,9 @@ _FIELDS = ("action", "subject", "title", "by", "began_at", "total", "done", "fin
 class BulkAction:
     """A bulk action.
 
-    ``action`` is its kind, ``subject`` what it is applied to, and ``title`` names that for people. Times are
-    in seconds since the epoch; ``finished_at`` and ``cancelled_at`` are None until then.
+    ``action`` is its kind, ``subject`` is what it applies to, and ``title`` is the subject's readable name.
+    Times are in seconds since the epoch; ``finished_at`` and ``cancelled_at`` are None until the action
+    finishes or is cancelled.
     """
 
     id: str
@@ -37,7 +38,7 @@ class BulkActions(Steps):
     """Keeps bulk actions for a week. Every method raises ``TransientError`` if Redis is unavailable."""
 
     def begin(self, action: str, subject: str, title: str, by: str, total: int) -> BulkAction:
-        """Note a new bulk action on ``total`` tasks."""
+        """Record a new bulk action on ``total`` tasks."""
         found = BulkAction(
             secrets.token_hex(12), action, subject, title, by, self.now(), total, 0, None, None
         )
@@ -57,7 +58,7 @@ class BulkActions(Steps):
         return found
 
     def find(self, identifier: str) -> BulkAction | None:
-        """The bulk action with this id; None if there is none, or if it is over for a week."""
+        """The bulk action with this id; None if there is none, or if it began more than a week ago."""
         with transient_errors():
             values: Any = self.store.redis.hmget(bulk_key(identifier), _FIELDS)
         found = {
@@ -68,16 +69,16 @@ class BulkActions(Steps):
         return _load(identifier, found) if {"action", "subject", "began_at"} <= found.keys() else None
 
     def note(self, identifier: str, done: int) -> None:
-        """Count tasks that are done."""
+        """Count this many more tasks as done."""
         with transient_errors():
             self.store.redis.hincrby(bulk_key(identifier), "done", done)
 
     def finish(self, identifier: str) -> None:
-        """Note the end, unless it has already been noted."""
+        """Record the end, unless it has already been recorded."""
         self._set_time(identifier, "finished_at")
 
     def cancel(self, identifier: str) -> None:
-        """Let the task stop after its present step."""
+        """Let the task stop after its current step."""
         self._set_time(identifier, "cancelled_at")
 
     def _set_time(self, identifier: str, name: str) -> None:

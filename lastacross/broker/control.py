@@ -1,4 +1,4 @@
-"""The steps with which operators control queues and tasks, beside those of ``Broker``."""
+"""The steps with which operators control queues and tasks, in addition to those of ``Broker``."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -31,20 +31,20 @@ def refuse_new_tasks(queue: str) -> NoReturn:
 
 
 class Control(Steps):
-    """Steps on request. Every step raises ``TransientError`` if Redis is unavailable."""
+    """Steps that run on request. Every step raises ``TransientError`` if Redis is unavailable."""
 
     def drain(self, queue: str, is_draining: bool) -> bool:
-        """Make a queue refuse new tasks, or accept them again. Returns whether its state has changed."""
+        """Make a queue refuse new tasks, or accept them again. Returns whether its state changed."""
         return bool(self._run("drain_queue", [queue, 1 if is_draining else 0]))
 
     def forget(self, queue: str) -> int:
-        """Forget a disabled queue. Returns 1, 0 if queue.yaml still lists it, or -1 if it has tasks."""
+        """Forget a disabled queue. Returns 1 for success, 0 if it is not disabled, or -1 if it has tasks."""
         return int(self._run("remove_queue", [queue]))
 
     def delete_and_free(self, queue: str, names: Sequence[str]) -> list[bool]:
-        """Delete up to 100 tasks, and let their names be used again immediately.
+        """Delete up to 100 tasks, and free their names for immediate reuse.
 
-        Returns False for each task that no longer existed; its name is free, too.
+        Returns False for each task that no longer existed; its name is also free.
         """
         ids = [task_id(queue, name) for name in names]
         if not ids:

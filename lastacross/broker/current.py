@@ -35,7 +35,7 @@ class CurrentTask:
     _batches: int = field(default=0, repr=False)
 
     def __getstate__(self) -> tuple[None, dict[str, object]]:
-        # The former release has no field `handler`, and a deferred call may carry this object to it.
+        # The previous release has no `handler` field, and a deferred call may carry this object to it.
         return None, {name: getattr(self, name) for name in self.__slots__ if name != "handler"}
 
     def __setstate__(self, state: tuple[None, dict[str, object]]) -> None:

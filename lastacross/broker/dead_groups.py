@@ -1,7 +1,7 @@
 """Dead letters of all queues, counted by handler, answer and reason.
 
-The scripts that make a dead letter or end one also count it, so showing all groups takes one read, however
-many letters there are. A sweep of the workers corrects the counts if other programs have changed letters.
+The scripts that create or remove a dead letter also count it, so showing all groups takes one read, however
+many letters there are. A sweep by the workers corrects the counts if other programs have changed letters.
 """
 
 import json
@@ -17,7 +17,7 @@ from lastacross.store import DEAD_GROUPS, RECORD_PREFIX, dead_group_key
 OTHER = "other"
 """The group of all letters for which there was no place among the first 1,000 groups."""
 MAX_PAGE = 100
-# The most letters that one step looks at, to find some that are older than the request.
+# The maximum number of letters that one step checks to find some that are older than the request.
 _MAX_CHUNKS = 10
 _SWEEP_LETTERS = 500
 _PARTS = 3
@@ -28,8 +28,8 @@ class DeadGroup:
     """Dead letters that failed in the same way.
 
     ``handler`` is the function's name or the URL's path, in which ``*`` stands for ids. ``status`` is the
-    HTTP status of the last answer, or '' if there was none. ``reason`` has ``#`` and ``*`` for the parts
-    that differ from letter to letter. ``newest_at`` is in seconds since the epoch.
+    HTTP status of the last answer, or '' if there was none. ``reason`` has ``#`` and ``*`` in place of the
+    parts that differ from letter to letter. ``newest_at`` is in seconds since the epoch.
     """
 
     id: str
@@ -41,15 +41,15 @@ class DeadGroup:
 
     @property
     def is_other(self) -> bool:
-        """Whether this group has the letters that found no place in a group of their own."""
+        """Whether this group holds the letters for which no other group could be created."""
         return self.id == OTHER
 
 
 class DeadGroups(Steps):
-    """Reads and changes groups of dead letters. Every method raises ``TransientError`` without Redis."""
+    """Changes groups of dead letters. Every method raises ``TransientError`` if Redis is unavailable."""
 
     def all(self) -> list[DeadGroup]:
-        """All groups, at most 1,001, the largest first, in one read."""
+        """All groups (at most 1,001), largest first, in one read."""
         with transient_errors():
             raw: Any = self.store.redis.hgetall(DEAD_GROUPS)
         found = [_group(key.decode("utf-8", "replace"), value) for key, value in raw.items()]
@@ -63,7 +63,7 @@ class DeadGroups(Steps):
         return None if raw is None else _group(group, raw)
 
     def letters(self, group: str, first: int = 0, limit: int = MAX_PAGE) -> list[ListedTask]:
-        """A page of a group's letters, the newest first, in two reads.
+        """A page of a group's letters, newest first, in two reads.
 
         Args:
             group: the group's id.
@@ -76,10 +76,10 @@ class DeadGroups(Steps):
         return Listing(self.store).listed([each.decode("utf-8", "replace") for each in raw])
 
     def retry_some(self, group: str, began_at: float) -> int:
-        """Run up to 100 letters again that died before ``began_at``, the oldest first.
+        """Run again up to 100 letters that died before ``began_at``, oldest first.
 
-        Returns how many letters have left the group; call again until it is 0. A letter that fails again
-        meanwhile is newer than ``began_at``, so the calls come to an end.
+        Returns how many letters left the group; call it again until it returns 0. A letter that fails again
+        in the meantime is newer than ``began_at``, so the calls eventually end.
         """
         return self._change_some(group, began_at, Broker(self.store).retry_dead)
 
@@ -113,7 +113,7 @@ class DeadGroups(Steps):
         return []
 
     def sweep(self, group: int, rank: int) -> tuple[int, int]:
-        """Correct the counts of up to 500 letters. Returns the arguments of the next call."""
+        """Correct the counts of up to 500 letters. Returns the arguments for the next call."""
         now = instant_text(self.now())
         next_group, next_rank = self._run("sweep_dead_groups", [now, _SWEEP_LETTERS, group, rank])
         return next_group, next_rank

@@ -1,7 +1,8 @@
 """Keeps the last deployment in Redis: what was deployed from which files, when, and by whom.
 
 The deployment is stored beside the settings that the scripts read. Any process can therefore upload the
-deployed settings again, after an emptied key or an upload by the former release, whatever its own files say.
+deployed settings again, after a key was emptied or the previous release made an upload, whatever its own
+files say.
 """
 
 import json
@@ -28,10 +29,11 @@ class Deployment:
     Attributes:
         upload: queue.yaml and backends.yaml.
         dispatch: the rules of dispatch.yaml, in order; None if each process uses its own.
-        cron: the jobs of cron.yaml as JSON; None if no cron.yaml was deployed yet.
+        cron: the jobs of cron.yaml as JSON; None if no cron.yaml has been deployed yet.
         at: the time of the deployment in seconds since the epoch.
         by: ``user@host``.
-        cause: ``deploy`` (the command), ``dev`` (a changed file), or ``start`` (a process found nothing).
+        cause: ``deploy`` (the command), ``dev`` (a changed file), or ``start`` (a process found no
+            deployment).
     """
 
     upload: Upload
@@ -44,7 +46,7 @@ class Deployment:
     def differences(self, upload: Upload, configuration: Config, cron: str) -> list[str]:
         """The names of the folder's files that differ from the deployed ones.
 
-        ``upload`` and ``cron`` are the folder's. A file that the folder does not have differs from nothing.
+        ``upload`` and ``cron`` are the folder's. A file that the folder does not have is not listed.
         """
         found = []
         if configuration.has_queue_file:
@@ -60,7 +62,7 @@ class Deployment:
 
 
 def _comparable(upload: Upload) -> Mapping[str, Mapping[str, str]]:
-    """The queues without the setting that the environment decides."""
+    """The queues without the setting that depends on the environment."""
     return {
         name: {key: value for key, value in fields.items() if key != "dead_letter_seconds"}
         for name, fields in upload.queues.items()
@@ -129,9 +131,9 @@ def rules_of(text: bytes | None) -> tuple[DispatchRule, ...] | None:
         return None
 
 
-# The cause of a start in a folder without a queue.yaml; the first folder that has one replaces it.
+# The cause if a process started in a folder without a queue.yaml; the first folder that has one replaces it.
 DEFAULT = "default"
-# The fields that a folder without a queue.yaml leaves as they are.
+# The fields that a folder without a queue.yaml leaves unchanged.
 OF_QUEUES = frozenset({"digest", "queues", "dispatch"})
 
 
@@ -140,7 +142,7 @@ def write(
 ) -> bool:
     """Replace the last deployment, except for the fields in ``keeps``; returns whether it was replaced.
 
-    With ``is_first``, a deployment that another process has made meanwhile stays.
+    With ``is_first``, a deployment that another process has made in the meantime is kept.
 
     Raises:
         TransientError: Redis is unavailable.
@@ -184,7 +186,7 @@ def write(
 
 
 def keep_jobs(opened: Store, cron: str) -> str:
-    """Deploy these jobs unless jobs are deployed already; returns the deployed jobs as JSON.
+    """Deploy these jobs unless some are already deployed; returns the deployed jobs as JSON.
 
     Raises:
         TransientError: Redis is unavailable.
@@ -197,10 +199,10 @@ def keep_jobs(opened: Store, cron: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Stamps:
-    """Tell whether something was deployed or uploaded since the last look, with two short reads.
+    """Tell whether anything was deployed or uploaded since the last check, using two short reads.
 
-    ``uploaded`` is the digest that the scripts go by, and ``deployed`` that of the last deployment; None:
-    there is none. ``version`` changes with every deployment.
+    ``uploaded`` is the digest that the scripts use, and ``deployed`` that of the last deployment; each is
+    None if there is none. ``version`` changes with every deployment.
     """
 
     uploaded: str | None
@@ -228,5 +230,5 @@ def read_stamps(opened: Store) -> Stamps:
 
 
 def without_resuming(upload: Upload) -> Upload:
-    """The upload for a repetition, which must not resume queues that were paused since."""
+    """A copy of the upload for sending it again, which must not resume queues that have been paused since."""
     return replace(upload, resumes=False)

@@ -1,7 +1,7 @@
 """A task's last failed attempts, which are kept as long as its record.
 
-Pure, except for ``History``, which reads them. A task that succeeds the first time has no history and causes
-no command for it.
+Pure, except for ``History``, which reads them. A task that succeeds the first time has no history and needs
+no command for one.
 """
 
 import json
@@ -21,10 +21,10 @@ _MAX_NAME = 200
 class FailedAttempt:
     """One failed attempt.
 
-    ``started_at`` and ``next_at`` are in seconds since the epoch; ``next_at`` is None if no other attempt was
-    scheduled. ``reason`` has the exception or the first 2 kB of the answer. ``worker`` is the name of the
-    worker process. If the process died during the attempt, ``is_lost`` is set, ``status`` and ``seconds`` are
-    None, and ``started_at`` is when the loss was noticed.
+    ``started_at`` and ``next_at`` are in seconds since the epoch; ``next_at`` is None if no further attempt
+    was scheduled. ``reason`` contains the exception or the first 2 kB of the answer. ``worker`` is the name
+    of the worker process. If the process died during the attempt, ``is_lost`` is set, ``status`` and
+    ``seconds`` are None, and ``started_at`` is when the loss was noticed.
     """
 
     started_at: float
@@ -87,7 +87,7 @@ class History(Steps):
             pipeline.lrange(history_key(identifier), -MAX_ATTEMPTS, -1)
             answers: list[Any] = pipeline.execute(raise_on_error=False)
         has_history, found = answers
-        # Without the field, the key belongs to a former task with this name.
+        # Without the field, the key belongs to an earlier task with this name.
         if not has_history or isinstance(has_history, Exception) or isinstance(found, Exception):
             return []
         return [attempt for attempt in map(load, found) if attempt is not None]

@@ -1,6 +1,6 @@
 """Looks up tasks by name, lists a queue's tasks by state, and reads a task with its payload.
 
-It also acts on all dead letters of a queue, in steps between which other queues go on.
+It also retries or deletes all dead letters of a queue, in steps that let other queues go on in between.
 """
 
 import json
@@ -122,7 +122,7 @@ def loaded(values: Sequence[bytes | None]) -> TaskRecord | None:
 
 
 def _number(value: bytes | None) -> float:
-    """The number in a field, or 0 if the field is damaged. The worker that leases the task reports it."""
+    """The number in a field, or 0 if it is damaged. The worker that leases the task reports the damage."""
     try:
         number = float(value or 0)
     except ValueError:
@@ -183,7 +183,7 @@ class Listing:
             return [task for task in self._listed(list(ids)) if task.state in wanted]
 
     def listed(self, ids: Sequence[str]) -> list[ListedTask]:
-        """The tasks with these ids that exist, in one round trip."""
+        """The existing tasks with these ids, in one round trip."""
         with transient_errors():
             return self._listed(list(ids))
 
@@ -210,7 +210,7 @@ class Listing:
     def name_refused_until(self, queue: str, name: str) -> float | None:
         """The time when a tombstone ends, in seconds since the epoch; None if the name has no tombstone.
 
-        It is infinite for a tombstone without an end, which only another program writes.
+        It is infinite for a tombstone that never ends, which only another program would write.
         """
         with transient_errors():
             left_ms = int(self._redis.pttl(tombstone_key(task_id(queue, name))))
@@ -247,7 +247,7 @@ class Listing:
                     pipeline.zcount(pull_key(queue), f"({now}", "+inf")
                     pipeline.zcount(pull_leased_key(queue), f"({now}", "+inf")
                 answers = pipeline.execute(raise_on_error=False)
-        # A key of the wrong type counts as empty; the next script that meets it moves it aside.
+        # A key of the wrong type counts as empty; the next script that encounters it moves it aside.
         numbers = iter([answer if isinstance(answer, int) else 0 for answer in answers])
         found = {}
         for queue in queues:
@@ -266,7 +266,7 @@ class Listing:
         return found
 
     def dispatch_tokens(self, queues: Sequence[str]) -> dict[str, float]:
-        """The tokens in the buckets of these queues now; a queue without a rate is missing."""
+        """The current number of tokens in each queue's bucket; queues without a rate are left out."""
         with transient_errors():
             now = self._store.now()
             with self._redis.pipeline(transaction=False) as pipeline:
@@ -285,7 +285,7 @@ class Listing:
         return found
 
     def _lists_of(self, queues: Sequence[str]) -> dict[str, list[str]]:
-        """The lists of ready tasks of these queues, side lists included."""
+        """Each queue's lists of ready tasks, including side lists."""
         found = {queue: [ready_key(queue)] for queue in queues}
         for key in sorted(text_of(key) for key in self._redis.smembers(RQ_QUEUES)):
             queue, dot, _ = key.removeprefix(READY_PREFIX).partition(".")
@@ -418,13 +418,13 @@ Tell = Callable[[int], object]
 
 
 def _no_one(_number: int) -> None:
-    """Tell no one."""
+    """Ignore the number."""
 
 
 def retry_dead(broker: Broker, queue: str, tell: Tell = _no_one) -> list[str]:
     """Run all dead letters of a queue again; returns their ids.
 
-    A task that becomes a dead letter meanwhile stays one.
+    A task that becomes a dead letter in the meantime stays one.
 
     Raises:
         TransientError: Redis is unavailable.
@@ -457,7 +457,7 @@ def _for_dead(
             break
         ids = [entry.decode("utf-8", "replace") for entry in entries]
         acted = [identifier for identifier, has_acted in zip(ids, act(ids), strict=True) if has_acted]
-        # The entries of other programs stay, in front of the rest.
+        # Other programs' entries stay, in front of the rest.
         left, skipped = left - len(ids), skipped + len(ids) - len(acted)
         done += acted
         tell(len(ids))

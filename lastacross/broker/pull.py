@@ -1,4 +1,4 @@
-"""The steps of a pull task's life. Redis runs each step as one Lua script.
+"""The steps in the life of a pull task. Redis runs each step as one Lua script.
 
 A lease moves the task's eta to the end of the lease. Until then, no other client can lease the task.
 """

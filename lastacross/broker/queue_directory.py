@@ -1,8 +1,8 @@
 """Uploads queue.yaml to Redis, and keeps each process's copy of the uploaded settings.
 
-As on App Engine, queue.yaml is deployed: ``lastacross deploy`` uploads it, and ``lastacross dev`` whenever it
-changes. Other processes upload their file only if nothing was ever uploaded. The last upload applies to all
-machines. Each process checks for a new upload once a second.
+As on App Engine, queue.yaml is deployed: ``lastacross deploy`` uploads it, and so does ``lastacross dev``
+whenever it changes. Other processes upload their file only if nothing has ever been uploaded. The last upload
+applies to all machines. Each process checks for a new upload once a second.
 """
 
 import contextlib
@@ -98,7 +98,7 @@ def upload_if_missing(opened: Store, read: Callable[[], Config] = config.current
     """Upload the deployed queues, or those of ``read``, but only if Redis has no upload.
 
     Returns:
-        Whether it uploaded.
+        Whether it uploaded them.
     """
     with transient_errors():
         is_there = bool(opened.redis.exists(UPLOAD))
@@ -107,7 +107,7 @@ def upload_if_missing(opened: Store, read: Callable[[], Config] = config.current
     if not is_there:
         restore(opened, read)
         return True
-    # A folder without a queue.yaml was first, such as another service's.
+    # A folder without a queue.yaml, such as another service's, was first.
     configuration = read()
     if configuration.has_queue_file:
         upload(opened, configuration)
@@ -133,8 +133,8 @@ def deploy(
 
     Args:
         opened: the store.
-        configuration: the folder's.
-        cron: the jobs as ``Deployment`` has them.
+        configuration: the folder's configuration.
+        cron: the jobs in the format of ``Deployment``.
         cause: as in ``Deployment``.
 
     Raises:
@@ -147,14 +147,14 @@ def deploy(
         if last is not None:
             keeps |= deployments.OF_QUEUES
         else:
-            last = _in_effect(opened)  # the former release, or a newer one, has uploaded it
+            last = _in_effect(opened)  # the previous release, or a newer one, uploaded it
     if last is None:
         rules = configuration.dispatch if configuration.has_queue_file else None
         last = Deployment(upload_of(configuration), rules)
         if cause == "start" and not configuration.has_queue_file:
             cause = deployments.DEFAULT
     new = dataclasses.replace(last, cron=cron, at=opened.now(), by=_own_name(), cause=cause)
-    # Written first, so that a deployment that is interrupted here is completed by any scheduler.
+    # Write this first, so that any scheduler can complete a deployment that is interrupted here.
     is_first = cause in ("start", deployments.DEFAULT)
     is_written = deployments.write(opened, new, is_first=is_first, keeps=keeps)
     if not is_written or keeps:
@@ -177,7 +177,7 @@ def restore(opened: Store, read: Callable[[], Config]) -> None:
 
 
 def take_over(opened: Store) -> None:
-    """Take what an earlier release has uploaded as the last deployment, unless there is one by now.
+    """Adopt what an earlier release uploaded as the last deployment, unless there is one by now.
 
     Raises:
         TransientError: Redis is unavailable.
@@ -188,7 +188,7 @@ def take_over(opened: Store) -> None:
 
 
 def _in_effect(opened: Store) -> Deployment | None:
-    """What is uploaded, whoever uploaded it; None if nothing is."""
+    """The uploaded files, whoever uploaded them; None if nothing has been uploaded."""
     with transient_errors():
         digest, at, backends = cast(
             "list[bytes | None]", opened.redis.hmget(UPLOAD, ("digest", "uploaded_at", "backends"))
@@ -281,7 +281,7 @@ def read_again(configuration: Config) -> Config:
 
 
 def _digest(configuration: Config) -> str:
-    """A digest of the whole upload, which consists of queue.yaml, the services and environment settings."""
+    """A digest of the whole upload, which consists of queue.yaml, the backends and environment settings."""
     parts = [
         config.digest(configuration.queues),
         str(configuration.settings.dead_letter_seconds),
@@ -342,7 +342,7 @@ class QueueDirectory:
         self._refresh_at = float("-inf")
         self._queues: Mapping[str, KnownQueue] = MappingProxyType({})
         self._services: frozenset[str] = frozenset()
-        # The deployed rules of dispatch.yaml; None: the file's own apply.
+        # The deployed rules of dispatch.yaml; None if the file's own rules apply.
         self._dispatch: tuple[DispatchRule, ...] | None = None
         # The process's own configuration, and the same with the deployed rules.
         self._dispatched: tuple[Config, Config] | None = None
@@ -392,7 +392,7 @@ class QueueDirectory:
         now = self.store.clock.monotonic()
         if now < self._refresh_at and not is_urgent:
             return
-        # Other threads use the present settings during the refresh.
+        # Other threads use the current settings during the refresh.
         self._refresh_at = now + REFRESH_SECONDS
         try:
             self._read()
@@ -400,7 +400,7 @@ class QueueDirectory:
             self.store.end_wait(error)
             self._refresh_at = self.store.clock.monotonic() + OUTAGE_REFRESH_SECONDS
         except ResponseError:
-            # Another program wrote to these keys. Keep the present settings until the next refresh.
+            # Another program wrote to these keys. Keep the current settings until the next refresh.
             _log.exception("queues.damaged", remedy="what cannot be read is moved aside")
             with contextlib.suppress(StoreUnavailableError):
                 self.store.set_aside(_TYPES)
@@ -411,7 +411,7 @@ class QueueDirectory:
         self._refresh_at = now + REFRESH_SECONDS if stamp == self._stamp else now
 
     def require_upload(self) -> None:
-        """Upload this process's files if nothing is uploaded, so that services besides the default one exist.
+        """Upload this process's files if none are uploaded, so that services besides the default one exist.
 
         Raises:
             TransientError: Redis is unavailable.
@@ -473,7 +473,7 @@ def _texts(names: Any) -> list[str]:
 
 
 def _problem(fields: Any, groups: Collection[str]) -> str | None:
-    """Describe the problem in a queue's settings with words that follow "has"; None if they are valid."""
+    """Describe the problem in a queue's settings, in words that follow "has"; None if they are valid."""
     if isinstance(fields, Exception):
         return f"settings that cannot be read ({fields})"
     try:

@@ -1,4 +1,4 @@
-"""Reads the present numbers of many queues at once, and explains why a queue runs nothing right now."""
+"""Reads the current numbers of many queues together, and explains why a queue is idle right now."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,11 +31,11 @@ class QueueFacts:
     """A snapshot of one queue.
 
     Times are in seconds since the epoch by the Redis server's clock, rates in tasks per second. ``rate`` is
-    None for a queue without settings, and ``max_concurrent`` without a limit. ``effective_rate`` is 0 while
-    nothing is delivered. ``tokens`` counts the tasks that the bucket allows now, ``token_at`` is when it
-    allows the next one. ``lists`` has the lengths of the queue's lists of ready tasks, by their names
+    None for a queue without settings, and ``max_concurrent`` for one without a limit. ``effective_rate`` is 0
+    while nothing is delivered. ``tokens`` counts the tasks that the bucket allows now, and ``token_at`` is
+    when it allows the next one. ``lists`` has the lengths of the queue's lists of ready tasks, by their names
     (``<queue>`` or ``<queue>.<group>``; '' for requests to run a task now). ``oldest_eta`` is the eta of the
-    oldest ready task, ``next_due`` that of the next scheduled one.
+    oldest ready task, and ``next_due`` that of the next scheduled one.
     """
 
     name: str
@@ -64,17 +64,17 @@ class QueueFacts:
 
     @property
     def ready(self) -> int:
-        """The number of tasks that wait for a worker."""
+        """The number of tasks that are waiting for a worker."""
         return sum(self.lists.values())
 
     @property
     def oldest_age_seconds(self) -> float | None:
-        """How long the oldest ready task has been waiting; None if no task waits."""
+        """How long the oldest ready task has been waiting; None if no task is waiting."""
         return None if self.oldest_eta is None else max(0.0, self.at - self.oldest_eta)
 
     @property
     def seconds_to_drain(self) -> float | None:
-        """The time until no task is ready or running, at the last minute's speed; None if none ran."""
+        """The time until no task is ready or running, at the last minute's speed; None if none ran then."""
         backlog = self.ready + self.in_flight
         if not backlog:
             return 0.0
@@ -114,7 +114,7 @@ class RateIsZero:
 
 @dataclass(frozen=True, slots=True)
 class Draining:
-    """The queue refuses new tasks, and still delivers its tasks."""
+    """The queue refuses new tasks, but still delivers those that it has."""
 
     kind: ClassVar[str] = "draining"
 
@@ -130,7 +130,7 @@ class WaitsForToken:
 
 @dataclass(frozen=True, slots=True)
 class LimitReached:
-    """``in_flight`` tasks run, as many as ``limit`` allows; ``tasks`` has up to 100 of their names."""
+    """``in_flight`` tasks are running, as many as ``limit`` allows; ``tasks`` names up to 100 of them."""
 
     limit: int
     in_flight: int
@@ -140,7 +140,7 @@ class LimitReached:
 
 @dataclass(frozen=True, slots=True)
 class NoWorker:
-    """``ready`` tasks wait for the service ``target``, and no living worker serves it in this queue."""
+    """``ready`` tasks are waiting for the service ``target``, and no live worker serves it in this queue."""
 
     target: str
     ready: int
@@ -149,7 +149,7 @@ class NoWorker:
 
 @dataclass(frozen=True, slots=True)
 class WorkersBusy:
-    """``ready`` tasks wait in the list ``name``, and all ``threads`` of its ``workers`` run other tasks."""
+    """``ready`` tasks are in the list ``name``, and all ``threads`` of its ``workers`` are busy."""
 
     name: str
     ready: int
@@ -160,7 +160,7 @@ class WorkersBusy:
 
 @dataclass(frozen=True, slots=True)
 class LeasedByClients:
-    """The queue is a pull queue: its ``ready`` tasks wait for a client to lease them."""
+    """The queue is a pull queue: its ``ready`` tasks are waiting for a client to lease them."""
 
     ready: int
     kind: ClassVar[str] = "leased_by_clients"
@@ -200,7 +200,7 @@ Reason = (
 
 
 class _Serving(NamedTuple):
-    """A worker's lists of ready tasks, and its status unless it is of the former release."""
+    """A worker's lists of ready tasks, and its status unless it is from the previous release."""
 
     lists: frozenset[str]
     status: WorkerStatus | None
@@ -236,13 +236,13 @@ class QueueReader(Steps):
                 pipeline.execute_command("EVALSHA", sha, 0, *args)
             answers = pipeline.execute(raise_on_error=False)
         return [
-            # Only a server that was restarted in between has forgotten the script.
+            # Only a server that was restarted in between would have forgotten the script.
             self._run(_SCRIPT, args) if isinstance(answer, Exception) else answer
             for args, answer in zip(arguments, answers, strict=True)
         ]
 
     def why_idle(self, queue: str) -> list[Reason]:
-        """Why the queue delivers nothing right now; empty if nothing keeps its tasks from running.
+        """Why the queue is delivering nothing right now; empty if nothing keeps its tasks from running.
 
         It takes at most four round trips, and reads at most 1,000 workers.
         """
@@ -267,7 +267,7 @@ class QueueReader(Steps):
         ]
 
     def _serving(self, keys: Iterable[bytes]) -> list[_Serving]:
-        """The living workers. RQ's hash of a worker expires half a minute after its end."""
+        """The live workers. RQ's hash for a worker expires half a minute after the worker ends."""
         with transient_errors(), self.store.redis.pipeline(transaction=False) as pipeline:
             for key in keys:
                 pipeline.hmget(key, "queues", "death", STATUS_FIELD)
@@ -389,5 +389,5 @@ def _number(text: str) -> float | None:
 
 
 def _name_of(queue: str, entry: bytes) -> str:
-    """The name of a task in an entry, which is its id, or its id with its lease's id."""
+    """The task name in an entry, which is a task id, with or without a lease id."""
     return text_of(entry).partition(":")[0].removeprefix(f"{queue}_")

@@ -1,8 +1,8 @@
-"""Tells the subscribers of ``events`` of the steps that a process has made.
+"""Tells the subscribers of ``events`` about the steps that a process has run.
 
 Each reader takes a script's arguments and its answer. Nothing here runs without a subscriber. Two steps
-happen inside of others, whose answers do not name them: a completion task that has fired is reported when it
-is first leased, and a damaged record only as a line of the log.
+happen inside others, whose answers do not mention them: a completion task that has fired is reported when it
+is first leased, and a damaged record only appears as a line in the log.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,14 +19,14 @@ Args = Sequence[Arg]
 
 
 def report(script: str, args: Args, answer: Any) -> None:
-    """Report the steps of a script that has run; never raises, because the steps are done."""
+    """Report the steps of a script that has run; never raises, because the steps are already done."""
     reader = _READERS.get(script)
     if reader is not None:
         _safely(reader, args, answer)
 
 
 def report_lease(answer: Any) -> None:
-    """Report the tasks in an answer of ``lease_tasks``; never raises."""
+    """Report the tasks in an answer from ``lease_tasks``; never raises."""
     _safely(_lease, (), answer)
 
 
@@ -53,7 +53,7 @@ def _add_task(args: Args, answer: Any) -> None:
 
 
 def _each(args: Args, first: int, head: int) -> Iterator[str]:
-    """The ids in a list of tasks, each of which is ``head`` values, the last of which counts its fields."""
+    """The ids in a list of tasks. Each task begins with ``head`` values; the last one counts its fields."""
     while first < len(args):
         yield _text(args[first])
         first += head + int(args[first + head - 1])

@@ -12,7 +12,8 @@ def next_delay_seconds(parameters: RetryParameters, retry_number: int, age_secon
     """Seconds from the failure to this retry; None if the retries are used up.
 
     Args:
-        parameters: the task's own parameters, else its queue's, else the defaults; they are never merged.
+        parameters: the task's own parameters, or else its queue's, or else the defaults; they are never
+            merged.
         retry_number: the number of the retry in question; retry 1 follows the first attempt.
         age_seconds: the task's age, counted from the **first try** and not from the add.
     """

@@ -1,4 +1,4 @@
-"""Looks for tasks by filters over one or all queues, a bounded number of tasks at a time."""
+"""Searches one or all queues for tasks that match a filter, a bounded number of tasks at a time."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ MAX_FOUND = 100
 MAX_FAILING = 100
 MIN_FAILING_ATTEMPTS = 10
 """The same as in retry_task.lua."""
-# One script looks at this many tasks, so that Redis is blocked for a few milliseconds.
+# One script looks at this many tasks, so that Redis is blocked for only a few milliseconds.
 _LOOKED_PER_SCRIPT = 1000
 _KEYS_PER_SCRIPT = 100
 _MAX_SCRIPTS = 12
@@ -26,7 +26,7 @@ _PARTS_OF_CURSOR = 4
 
 @dataclass(frozen=True, slots=True)
 class TaskFilter:
-    """What a task must match; an empty field does not matter.
+    """What a task must match; an empty field matches anything.
 
     ``url_prefix`` is the beginning of the path and query, ``name_part`` a part of the name, ``batch`` a
     batch's id, and ``answer`` the HTTP status of the last failed attempt. A task matches if it was added
@@ -46,8 +46,8 @@ class TaskFilter:
 class SearchPage:
     """The result of one call.
 
-    ``looked`` says how many tasks the call has looked at. ``cursor`` continues the search; it is None at the
-    end. Tasks that move between two calls may be found twice or not at all.
+    ``looked`` says how many tasks the call looked at. ``cursor`` continues the search; it is None at the end.
+    Tasks that move between two calls may be found twice or not at all.
     """
 
     tasks: list[ListedTask]
@@ -65,12 +65,12 @@ class _Place(NamedTuple):
     kind: str
 
     def cursor(self, rank: int) -> str:
-        """The text that continues a search here."""
+        """The cursor that continues a search here."""
         return f"{self.queue}|{self.state}|{self.name}|{rank}"
 
 
 class Search(Steps):
-    """Looks for tasks. Every method raises ``TransientError`` if Redis is unavailable."""
+    """Searches for tasks. Every method raises ``TransientError`` if Redis is unavailable."""
 
     def find(self, name: str, queues: Sequence[str]) -> list[ListedTask]:
         """The tasks with exactly this name in any of these queues, in one round trip."""
@@ -82,7 +82,7 @@ class Search(Steps):
         """Find up to ``limit`` tasks (at most 100) among the next 10,000, in at most 15 round trips.
 
         The queues are searched by name, and each by state: ready, scheduled, leased, dead, waiting. Dead
-        letters come with the newest first.
+        letters come newest first.
 
         Raises:
             ValueError: ``cursor`` does not come from an earlier page.
@@ -163,15 +163,15 @@ def _time(instant: float | None) -> str:
 
 
 class FailingTasks(Steps):
-    """Reads the tasks that have failed ten times or more and are still retried.
+    """Reads the tasks that have failed ten times or more and are still being retried.
 
     Every method raises ``TransientError`` if Redis is unavailable.
     """
 
     def newest(self) -> list[ListedTask]:
-        """The tasks whose last failures are the newest, at most 100, in at most three round trips.
+        """The tasks that failed most recently (at most 100), in at most three round trips.
 
-        Tasks that have ended since are forgotten here, so that a success costs nothing.
+        Tasks that have since ended are forgotten here, so that a success costs nothing.
         """
         with transient_errors():
             raw: Any = self.store.redis.zrevrange(FAILING, 0, MAX_FAILING - 1)

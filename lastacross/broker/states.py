@@ -36,7 +36,7 @@ NEW, GONE = "new", "gone"
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """A step between states, and the Lua file that performs it.
+    """A state transition, and the Lua file that performs it.
 
     ``before`` and ``after`` are names of states, or ``new`` and ``gone``. A pull task counts as leased
     during its lease although its status stays ``scheduled``. ``written`` lists the data that changes.

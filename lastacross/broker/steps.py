@@ -1,4 +1,4 @@
-"""The steps of a task's life. Each step is one method here and one Lua script that Redis runs.
+"""The steps in a task's life. Each step is one method here and one Lua script that Redis runs.
 
 Times are in seconds since the epoch by the Redis server's clock. Scripts get ``now`` as an argument, but
 a lease that starts later reads the server's clock itself.
@@ -168,7 +168,7 @@ class Broker(Steps):
         """Store one ready task that has no target and no chosen name.
 
         It takes half the time of ``add``, which also checks for targets and tombstones. Returns ``ADDED``,
-        or ``EXISTS`` if a retry of this request has already added the task.
+        or ``EXISTS`` if an earlier attempt of this request has already added the task.
         """
         return int(self._run("add_task", (task.id, *without_names(task.fields))))
 
@@ -222,8 +222,8 @@ class Broker(Steps):
         """Schedule a failed task for ``eta``; False if its lease was already lost.
 
         ``status`` is the attempt's HTTP status, if any. ``was_reached`` says whether it reached the
-        application, ``runs_alone`` whether the next one must run alone. ``attempt`` is for the history. The
-        next attempt's span is linked to ``trace``, a ``traceparent``.
+        application, and ``runs_alone`` whether the next one must run alone. ``attempt`` is for the history.
+        The next attempt's span is linked to ``trace``, a ``traceparent``.
         """
         args: list[Arg] = [task.id, task.lease_id, instant_text(eta), "" if status is None else status]
         args += [self._now_text(), 1 if was_reached else 0, 1 if runs_alone else 0, attempt, trace]
@@ -232,14 +232,14 @@ class Broker(Steps):
     def dead_letter(
         self, task: Leased, status: int | None, reason: str, *, attempt: str = "", handler: str = ""
     ) -> bool:
-        """Make a task that has no retries left a dead letter; False if its lease was already lost."""
+        """Turn a task that has no retries left into a dead letter; False if its lease was already lost."""
         args: list[Arg] = [self._now_text(), task.id, task.lease_id, "" if status is None else status]
         # An exception may quote a lone surrogate.
         args += [reason.encode("utf-8", "replace"), *([attempt, handler] if attempt else [])]
         return bool(self._run("dead_letter_task", args))
 
     def dead_letter_unreadable(self, task_id: bytes, lease_id: bytes, reason: str) -> None:
-        """Make a leased task whose id is not UTF-8 a dead letter."""
+        """Turn a leased task whose id is not UTF-8 into a dead letter."""
         self._run("dead_letter_task", [self._now_text(), task_id, lease_id, "", reason])
 
     def release(self, tasks: Sequence[Leased]) -> int:
@@ -270,9 +270,9 @@ class Broker(Steps):
     ) -> Maintenance:
         """Promote up to 100 tasks per queue, rescue up to 100, and read the upload's stamp.
 
-        ``may_rescue`` is asked after the time was computed, so that it knows of every jump of the server's
-        clock that is in this time. Nothing is rescued if the time differs from the server's clock by more
-        than ``skew_seconds``. The reply contains the server's time, which the store's clock uses.
+        ``may_rescue`` is called after the time has been computed, so that it knows of every jump of the
+        server's clock that this time reflects. Nothing is rescued if the time differs from the server's clock
+        by more than ``skew_seconds``. The reply contains the server's time, which the store's clock uses.
         """
         asked_at = self.store.clock.monotonic()
         now = self._verifiable_now(skew_seconds)
@@ -300,17 +300,17 @@ class Broker(Steps):
         return _outcomes(self._run("rescue_expired", [now, MAX_PER_QUEUE, *queues]))
 
     def _verifiable_now(self, skew_seconds: float) -> str:
-        """The time as ``trusted_time`` in the scripts takes it."""
+        """The time in the format that ``trusted_time`` in the scripts expects."""
         now = self._now_text()
         if not self.store.can_compare_time or skew_seconds == math.inf:
             return now
         return f"{now}~{skew_seconds:g}"
 
     def shorten_leases(self, queues: Sequence[str], ends_at: float) -> int:
-        """Let leases that end later end at ``ends_at``; returns how many there were.
+        """Make leases that would end later end at ``ends_at``; returns how many there were.
 
-        After the server's clock was set back, a dead worker's leases would otherwise last for as long as the
-        clock was set back by.
+        After the server's clock has been set back, a dead worker's leases would otherwise last that much
+        longer.
         """
         score, found = ends_at + LEASE_SCORE_SHIFT_SECONDS, 0
         with transient_errors():
@@ -319,7 +319,8 @@ class Broker(Steps):
                 entries: Any = self.store.redis.zrangebyscore(key, f"({score}", "+inf")
                 found += len(entries)
                 if entries:
-                    # A lease that has ended meanwhile stays ended, and one that ends earlier by now is kept.
+                    # A lease that has ended in the meantime stays ended, and one that now ends earlier is
+                    # kept.
                     self.store.redis.zadd(key, dict.fromkeys(entries, score), xx=True, lt=True)
         return found
 
@@ -395,7 +396,7 @@ class Broker(Steps):
         self._run("register_service", [service])
 
     def pause(self, queue: str, is_paused: bool) -> bool:
-        """Pause or resume a queue. Returns whether its state has changed."""
+        """Pause or resume a queue. Returns whether its state changed."""
         return bool(self._run("pause_queue", [queue, 1 if is_paused else 0]))
 
     def is_paused(self, queue: str) -> bool:
@@ -436,11 +437,11 @@ class Broker(Steps):
         return [bool(gone) for gone in self._run("delete_tasks", [self._now_text(), *ids])]
 
     def delete_dead(self, ids: Sequence[str]) -> list[bool]:
-        """Delete dead letters. Returns False for each id that is not a dead letter any longer."""
+        """Delete dead letters. Returns False for each id that is no longer a dead letter."""
         return [bool(gone) for gone in self._run("delete_dead", [self._now_text(), *ids])]
 
     def purge(self, queue: str, tell: Callable[[int], object] = lambda _count: None) -> int:
-        """Delete all tasks but dead letters; ``tell`` gets the number of each step. Returns the total."""
+        """Delete all tasks except dead letters; ``tell`` receives each step's count. Returns the total."""
         count, began_at = 0, self._now_text()
         while moved := int(self._run("purge_queue", [self._now_text(), queue, 1000, began_at])):
             count += moved

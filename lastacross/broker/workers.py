@@ -1,8 +1,8 @@
 """The worker processes of all machines, as they register themselves, and the command that drains one.
 
-Each process has RQ's hash of a worker, which expires half a minute after its last heartbeat. Our workers add
-one field with their status. They write it together with RQ's fields, every five seconds and when they become
-busy or idle.
+Each process has RQ's worker hash, which expires half a minute after its last heartbeat. Our workers add one
+field with their status. They write it together with RQ's fields, every five seconds and when they become busy
+or idle.
 """
 
 import json
@@ -31,8 +31,8 @@ _FIELDS = (
 class WorkerStatus:
     """A worker process's own account of itself.
 
-    ``running`` has the ids of the running tasks and their start times, the oldest first, at most 64. Times
-    are in seconds since the epoch. ``waiting`` counts tasks that the process has leased but not started.
+    ``running`` has the ids of the running tasks and their start times, oldest first, at most 64. Times are in
+    seconds since the epoch. ``waiting`` counts tasks that the process has leased but not started.
     ``last_error`` is the beginning of the last failed attempt's reason, or ''. ``only`` names the queues to
     which the process is restricted, or none if it serves all. ``key`` is its SECRET_KEY's fingerprint, or ''.
     """
@@ -100,8 +100,8 @@ class WorkerProcess:
     """A registered worker process.
 
     ``state`` is RQ's: ``idle``, ``busy`` or ``suspended``. ``born_at`` and ``heartbeat_at`` are in seconds
-    since the epoch by the worker's machine. ``queues`` are the served lists of ready tasks. ``status`` is
-    None for a worker of the former release or of RQ itself.
+    since the epoch by the clock of the worker's machine. ``queues`` are the lists of ready tasks that it
+    serves. ``status`` is None for a worker of the previous release and for RQ's own.
     """
 
     name: str
@@ -117,14 +117,14 @@ class WorkerProcess:
 
     @property
     def is_ours(self) -> bool:
-        """Whether this is a worker of ours, and not RQ's own."""
+        """Whether this is one of our workers rather than RQ's own."""
         return self.name.startswith(OWN_NAME_PREFIX)
 
     @property
     def groups(self) -> tuple[str, ...]:
         """The services whose tasks it runs; none for RQ's own worker."""
         if self.status is None:
-            # The former release does not say, and most of its workers serve the default service.
+            # The previous release does not say, and most of its workers serve the default service.
             return (DEFAULT_GROUP,) if self.is_ours else ()
         return self.status.groups
 
@@ -138,7 +138,7 @@ class WorkerDirectory(Steps):
     """Reads and drains workers. Every method raises ``TransientError`` if Redis is unavailable."""
 
     def all(self) -> list[WorkerProcess]:
-        """All living worker processes by name, at most 1,000, in two round trips."""
+        """All live worker processes by name (at most 1,000), in two round trips."""
         with transient_errors():
             keys: Any = self.store.redis.smembers(RQ_WORKERS)
             kept = sorted(keys)[:MAX_WORKERS]
@@ -150,9 +150,10 @@ class WorkerDirectory(Steps):
         return [worker for worker in found if worker is not None]
 
     def drain(self, name: str) -> bool:
-        """Ask one of our workers to finish its running tasks, give the others back, and end.
+        """Ask one of our workers to finish its running tasks, release the others, and exit.
 
-        Its supervisor then starts a new process. Returns False if no worker of ours with this name listens.
+        Its supervisor then starts a new process. Returns False if none of our workers with this name is
+        listening.
         """
         if not name.startswith(OWN_NAME_PREFIX):
             return False
@@ -164,7 +165,7 @@ class WorkerDirectory(Steps):
 
 
 def _worker(key: str, values: Any) -> WorkerProcess | None:
-    """Build a worker from its hash; None if it has expired or has ended."""
+    """Build a worker from its hash; None if it has expired or ended."""
     if not isinstance(values, list) or values[_FIELDS.index("last_heartbeat")] is None:
         return None
     text = {name: text_of(value or b"") for name, value in zip(_FIELDS, values, strict=True)}

@@ -33,7 +33,7 @@ _GENERATOR = "it is a generator, and calling it runs nothing; defer a function t
 
 
 class UnverifiedCallError(PermanentTaskFailure):
-    """Raised for a call without a valid signature, which is kept because this process's key may be wrong."""
+    """Raised for a call without a valid signature; it is kept, because this process's key may be wrong."""
 
 
 class MissingCallError(Exception):
@@ -44,7 +44,7 @@ class MissingCallError(Exception):
 
 
 class ChangedCallError(TypeError):
-    """Raised if a function no longer takes the arguments with which it was enqueued."""
+    """Raised if a function no longer takes the arguments with which the call was enqueued."""
 
 
 _signatures: tuple[config.Config, Signatures] | None = None
@@ -259,7 +259,7 @@ def _name_of(obj: object) -> str:
 
 
 def run(body: bytes) -> object:
-    """Run a call that was encoded by ``serialize``, and return its result; a coroutine is run to its end.
+    """Run a call that was encoded by ``serialize``, and return its result; a coroutine is run to completion.
 
     Raises:
         MissingCallError: this process does not have the function, or cannot import its module.
@@ -282,19 +282,19 @@ def run(body: bytes) -> object:
         raise
     if result is None:
         return None
-    # Recognize other results to ignore without the cost of isawaitable().
+    # Recognize results that need no further handling without the cost of isawaitable().
     kind = type(result)
     if kind not in _GENERATORS and not hasattr(kind, "__await__"):
         return result
     called = getattr(args[0], args[1]) if function is invoke_member else function
     if isinstance(result, GeneratorType) and result.gi_code is _code_of(called) and _runs_nothing(called):
-        # An older release has deferred it, or the function has changed since.
+        # An older release deferred it, or the function has changed since.
         raise PermanentTaskFailure(f"{_name_of(called)} cannot be run: {_GENERATOR}")
     return coroutines.result_of(result, _name_of(called))
 
 
 def _handler_name(function: Callable[..., object], args: tuple[Any, ...]) -> str:
-    """The name of a call in the metrics; that of a method begins with its class."""
+    """The name of a call in the metrics; a method's name begins with its class."""
     if function is invoke_member:
         owner = args[0] if isinstance(args[0], type) else type(args[0])
         return f"{_name_of(owner)}.{args[1]}"
@@ -329,7 +329,7 @@ class _Finder(pickle.Unpickler):
     missing: str | None = None
 
     def find_class(self, module: str, name: str, /) -> Any:
-        """Import a name of the pickle."""
+        """Import a name that the pickle contains."""
         try:
             return super().find_class(module, name)
         except Exception as error:
@@ -342,7 +342,7 @@ class _Finder(pickle.Unpickler):
 
 
 def _missing_in(pickled: bytes) -> str | None:
-    """Say what this process does not have of a signed pickle; None if it is invalid for another reason."""
+    """Say what a signed pickle needs that this process lacks; None if it is invalid for another reason."""
     finder = _Finder(io.BytesIO(pickled))
     with contextlib.suppress(Exception):
         finder.load()

@@ -19,21 +19,21 @@ from typing import Any
 from lastacross import cancellation, handler_calls, logs
 from lastacross.errors import DeadlineExceededError, PermanentTaskFailure
 
-# How long the tasks that a call leaves behind may take to end after they were cancelled.
+# How long the tasks that a call leaves behind may take to end after being cancelled.
 CLEAN_UP_SECONDS = 5.0
-# Above this number a loop is closed after its call, because each loop keeps three files open and a web
-# process has more than a thousand threads.
+# Above this number of open loops, a loop is closed after its call, because each loop keeps three files open
+# and a web process has more than a thousand threads.
 MAX_KEPT_LOOPS = 64
 
 _log = logs.get("lastacross.deferred")
 
 
 def result_of(result: Any, name: str) -> Any:
-    """Return a call's result; if it can be awaited, run it to its end first.
+    """Return a call's result; if it can be awaited, run it to completion first.
 
     Args:
         result: the value that the call returned.
-        name: the function's name for the messages.
+        name: the function's name, for error messages.
 
     Raises:
         PermanentTaskFailure: the result stands for code that has not run and cannot be awaited.
@@ -117,7 +117,7 @@ def _close_idle() -> None:
 
 
 def _begin_child() -> None:
-    """In a forked child, leave the parent's loop at once and never use it again."""
+    """In a forked child, abandon the parent's loop immediately and never use it again."""
     global _thread
     call = cancellation.running_in(threading.get_ident())
     if call is not None:
@@ -132,14 +132,14 @@ os.register_at_fork(after_in_child=_begin_child)
 
 
 def _run(awaitable: Awaitable[Any], *waiting: int) -> Any:
-    """Await it in this thread's event loop, and cancel the tasks that it leaves behind.
+    """Run an awaitable in this thread's event loop, and cancel the tasks that it leaves behind.
 
     Args:
         awaitable: what to await.
-        waiting: the thread that waits for this one, whose deadline counts.
+        waiting: the thread that is waiting for this one, whose deadline applies.
     """
     if _is_in_running_loop():
-        # For example, a test that is a coroutine runs its tasks.
+        # For example, a test that is itself a coroutine is running its tasks.
         run, own = contextvars.copy_context().run, threading.get_ident()
         with concurrent.futures.ThreadPoolExecutor(1) as executor:
             return executor.submit(run, _run, awaitable, own).result()
@@ -153,7 +153,7 @@ def _run(awaitable: Awaitable[Any], *waiting: int) -> Any:
         try:
             return held.loop.run_until_complete(main)
         except BaseException as error:
-            # A forked child comes here if it has not returned from `main`.
+            # A forked child gets here if it has not returned from `main`.
             handler_calls.leave(forks, error)
             raise
         finally:
@@ -190,7 +190,7 @@ async def _awaited(awaitable: Awaitable[Any], forks: int) -> Any:
 
 
 def _clean_up(loop: asyncio.AbstractEventLoop) -> bool:
-    """Cancel the tasks that are left in the loop; returns whether they have ended."""
+    """Cancel the tasks that are left in the loop; returns whether they all ended."""
     left = loop.run_until_complete(_cancel_rest())
     if left:
         _log.warning("deferred.tasks_left", tasks=left)

@@ -29,7 +29,7 @@ def outcome(body: bytes) -> int:
     case the current task is marked, so that its worker keeps it as a dead letter.
 
     The status is 408 for SingularTaskFailure and 500 for any other exception, and the task is retried. A call
-    without a valid signature gives 500 too, because a process with the right key can still run it.
+    without a valid signature also gives 500, because a process with the right key can still run it.
 
     BaseExceptions, such as a deadline, propagate.
     """

@@ -18,7 +18,7 @@ from lastacross.errors import (
     PermanentTaskFailure,
 )
 
-# Younger rows are skipped, because their task may not have been added yet.
+# Younger rows are skipped, because their tasks may not have been added yet.
 MIN_AGE_SECONDS = 3600.0
 # A task must be missing for this long, so that a flushed Redis can be restored from a backup first.
 UNUSED_SECONDS = 3 * 86_400.0

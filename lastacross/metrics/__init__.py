@@ -10,23 +10,23 @@ Everything else reads::
         print(began_at, counts.attempts, counts.outcomes["retried"])
     p50, p95 = metrics.quantiles(metrics.total(hour.values()).times, (0.5, 0.95))
 
-- A *queue* is named as in queue.yaml. Its name in Redis is the one of its tasks' ids, so cron's queue is
+- A *queue* is named as in queue.yaml. Its name in Redis is the one in its tasks' ids, so cron's queue is
   ``config.CRON_QUEUE``.
 - A *handler* is the ``url`` of its route in app.yaml, for example ``/tasks/.*``, or the module and name of a
   deferred function, for example ``workers.send_mail``.
 - A run of a *cron job* is counted under ``CRON`` and the job's name when it ends, without times.
 - ``names`` lists at most 200 queues and 200 handlers. Later ones are counted under ``OTHER`` until a name
   has had no attempt for 72 hours.
-- ``minutes(store, metrics.EVERYTHING, metrics.QUEUES, …)`` has the sum over all queues, and ``hours`` the
-  sums of all names over whole hours.
+- ``minutes(store, metrics.EVERYTHING, metrics.QUEUES, …)`` has the sum over all queues, and ``hours`` has the
+  sums for all names over whole hours.
 - ``Counts.outcomes`` has ``done``, ``retried``, ``dead`` (now a dead letter), ``crashed`` (its process
-  died) and ``lost`` (the lease was lost, so another worker runs the task, too).
-- ``Counts.times`` and ``Counts.waits`` are histograms. Bucket 0 holds times up to 1 ms, each further one up
-  to twice as long (``BOUNDS``, in seconds), and the last one everything longer. A wait is the time from the
-  task's eta to its start, so neither a countdown nor the pause before a retry counts.
+  died) and ``lost`` (the lease was lost, so another worker also runs the task).
+- ``Counts.times`` and ``Counts.waits`` are histograms. Bucket 0 holds times up to 1 ms, each further bucket
+  times up to twice as long (``BOUNDS``, in seconds), and the last one everything longer. A wait is the time
+  from the task's eta to its start, so neither a countdown nor the pause before a retry counts.
 
-A minute is kept for 72 hours. It takes 45 to 80 bytes per queue or handler with an attempt in this minute, at
-most 350 if its times are spread over all buckets, and nothing without an attempt. docs/internals.md has the
+A minute is kept for 72 hours. It takes 45 to 80 bytes per queue or handler that had an attempt in it, at most
+350 if the times are spread over all buckets, and nothing if there was no attempt. docs/internals.md has the
 total.
 """
 

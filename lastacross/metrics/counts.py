@@ -1,8 +1,8 @@
 """The counts of attempts: outcomes, and histograms of running and waiting times with fixed buckets.
 
 Pure: it converts between counts, the numbers that are added to Redis, and the packed form in which Redis
-keeps them. Redis packs the numbers with MessagePack, because its Lua has an encoder and a minute without
-attempts in a bucket then takes no space.
+keeps them. Redis packs the numbers with MessagePack, because its Lua has an encoder for it, and because empty
+buckets then take no space.
 """
 
 import struct
@@ -31,9 +31,9 @@ class Counts:
     """Counted attempts.
 
     Attributes:
-        outcomes: how many attempts ended in each way of ``OUTCOMES``.
+        outcomes: how many attempts ended in each of the ``OUTCOMES``.
         seconds: the sum of their running times.
-        wait_seconds: the sum of their waiting times, each from its eta to its start.
+        wait_seconds: the sum of their waiting times, each from the task's eta to its start.
         times: the number of attempts per bucket of running time; ``BOUNDS`` has the upper bounds.
         waits: the same for the waiting times.
     """
@@ -51,7 +51,7 @@ class Counts:
 
 
 def total(parts: Iterable[Counts]) -> Counts:
-    """The sum of counts, for example those of an hour's minutes."""
+    """The sum of counts, for example of those for each minute of an hour."""
     outcomes = dict.fromkeys(OUTCOMES, 0)
     times, waits = [0] * BUCKETS, [0] * BUCKETS
     seconds = wait_seconds = 0.0
@@ -69,7 +69,7 @@ def quantiles(histogram: Sequence[int], fractions: Sequence[float]) -> list[floa
     """Estimate quantiles of a histogram, in seconds.
 
     Args:
-        histogram: ``times`` or ``waits`` of some counts.
+        histogram: the ``times`` or ``waits`` of a ``Counts``.
         fractions: the quantiles, for example ``(0.5, 0.95)``.
 
     Returns:
@@ -94,7 +94,7 @@ def _quantile(histogram: Sequence[int], fraction: float) -> float | None:
 
 
 def counts_of(numbers: Mapping[int, float]) -> Counts:
-    """The counts with these numbers by index; other indexes are ignored, as a later release may add some."""
+    """The counts with these numbers by index; unknown indexes, which a later release may add, are ignored."""
     get = numbers.get
     return Counts(
         {name: int(get(number, 0)) for number, name in enumerate(OUTCOMES)},
@@ -114,7 +114,7 @@ def unpacked(raw: bytes) -> dict[int, float]:
         return {}
 
 
-# MessagePack's formats of numbers, by their first byte.
+# MessagePack's number formats, by first byte.
 _NUMBERS = {
     0xCA: struct.Struct(">f"),
     0xCB: struct.Struct(">d"),

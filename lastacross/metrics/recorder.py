@@ -18,7 +18,8 @@ from lastacross.metrics.storage import HANDLER, OTHER, QUEUE, write
 from lastacross.store import Store
 
 WRITE_SECONDS = 1.0
-# The most names whose counts wait for Redis. While it is unavailable, no task is leased, so there are few.
+# The maximum number of names whose counts wait for Redis. While it is unavailable, no task is leased, so
+# there are few.
 MAX_WAITING_NAMES = 1000
 LAST_BUCKET = BUCKETS - 1
 
@@ -36,8 +37,8 @@ time, and the time from the task's eta to its start. Times are in seconds.
 class Recorder:
     """Collects attempts, and adds them to Redis in a thread.
 
-    Attempts of a process that is killed within a second are not counted. If the reply to a write is lost, its
-    second may be counted twice.
+    Attempts in the last second before a process is killed are not counted. If the reply to a write is lost,
+    its second may be counted twice.
 
     Args:
         store: the Redis to write to.
@@ -56,7 +57,7 @@ class Recorder:
         with self._lock:
             counted = self._counted
             for queue, handler, outcome, seconds, wait_seconds in attempts:
-                # This runs for every task. A bucket is the number of bits of its milliseconds, capped in
+                # This runs for every task. A bucket's number is the bit length of its milliseconds, capped in
                 # `_add`.
                 key = (
                     queue,
@@ -85,7 +86,7 @@ class Recorder:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread runs."""
+        """Whether the thread is running."""
         return self._thread.is_alive()
 
     def flush(self) -> None:
@@ -131,5 +132,5 @@ class Recorder:
             except StoreUnavailableError as error:
                 _log.warning("metrics.write", error=str(error))
             except Exception:
-                # A statistic must never end its process's work.
+                # A statistic must never stop its process from working.
                 _log.exception("metrics.write_failed")

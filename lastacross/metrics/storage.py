@@ -37,7 +37,7 @@ _MINUTE = 60
 
 
 def write(store: Store, deltas: Mapping[tuple[str, str], Deltas]) -> None:
-    """Add numbers to the counts of the present minute, and to the totals.
+    """Add numbers to the counts of the current minute, and to the totals.
 
     Args:
         store: the Redis to write to.
@@ -85,10 +85,11 @@ def minutes(store: Store, kind: str, name: str, since: float, until: float) -> d
         kind: ``QUEUE``, ``HANDLER`` or ``CRON``.
         name: a queue, a handler, a job (see ``names``), or ``OTHER``.
         since: the first instant of interest, in seconds since the epoch; its whole minute is included.
-        until: the end, likewise; the minute in which it lies is included unless it begins with it.
+        until: the end, likewise; its minute is included unless ``until`` is the very beginning of that
+            minute.
 
     Returns:
-        The counts by the second since the epoch at which their minute began, in ascending order. Minutes
+        The counts by the start of their minute in seconds since the epoch, in ascending order. Minutes
         without an attempt are missing.
 
     Raises:
@@ -120,17 +121,17 @@ def minutes_of_all(
 
 
 def hours(store: Store, kind: str, since: float, until: float) -> dict[str, Counts]:
-    """Sum up the counts of all names in whole hours, in one round trip.
+    """Sum up the counts of all names over whole hours, in one round trip.
 
-    It reads an hour of a name at once, so a day of 200 names costs as much as an hour of 80 names by
+    It reads each name's hour as one value, so a day of 200 names costs as much as an hour of 80 names with
     ``minutes_of_all``.
 
     Args:
         store: the Redis to read from.
         kind: ``QUEUE`` or ``HANDLER``.
-        since: the first instant of interest, in seconds since the epoch. The hour in which it lies is left
-            out unless it begins with it.
-        until: the end, likewise; the hour in which it lies is included.
+        since: the first instant of interest, in seconds since the epoch. Its hour is left out unless
+            ``since`` is the very beginning of that hour.
+        until: the end, likewise; its hour is included.
 
     Raises:
         StoreUnavailableError: Redis does not answer.
@@ -207,7 +208,7 @@ def totals(store: Store, kind: str) -> dict[str, Counts]:
 # --- open streams -------------------------------------------------------------------------
 
 STREAMS_REPORT_SECONDS = 5.0
-# A report of a process that has ended counts for this long.
+# A report from a process that has since ended counts for this long.
 _STREAMS_KEEP_SECONDS = 15.0
 
 
@@ -216,7 +217,7 @@ def report_streams(store: Store, process: str, streams: int, former: int | None 
 
     Args:
         store: the Redis to write to.
-        process: an id of the process without colons.
+        process: an id of the process, which must not contain a colon.
         streams: the number of its open streams.
         former: the number that it last reported.
 

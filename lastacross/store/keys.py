@@ -186,17 +186,17 @@ def channel_wakeup_key(reader: str) -> str:
 
 
 def refused_deliveries_key(hour: int) -> str:
-    """The numbers of refused deliveries in the minutes of one hour, which is in hours since the epoch."""
+    """The numbers of refused deliveries per minute of one hour, which is given in hours since the epoch."""
     return f"{REFUSED_DELIVERIES_PREFIX}{hour}"
 
 
 def metrics_hour_key(kind: str, hour: int, name: str) -> str:
-    """The counts of one name in the minutes of one hour, which is in hours since the epoch."""
+    """The counts of one name per minute of one hour, which is given in hours since the epoch."""
     return f"{METRICS_PREFIX}{kind}:{hour}:{name}"
 
 
 def metrics_all_hour_key(kind: str, hour: int) -> str:
-    """An hour's counts of every name of a kind, each in one field."""
+    """One hour's counts for every name of a kind, with one field per name."""
     return f"{METRICS_PREFIX}hours:{kind}:{hour}"
 
 

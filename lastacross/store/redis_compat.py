@@ -1,7 +1,7 @@
 """The private parts of redis-py that we rely on; tests/integration/test_redis_compat.py lists the versions.
 
-redis-py has no public way to use ``select`` to wait for a reply and for another file at the same time, and
-none to choose a server's address each time that a connection is made.
+redis-py has no public way to use ``select`` to wait for a reply and for another file at the same time, and no
+public way to choose a server's address each time a connection is made.
 """
 
 import socket
@@ -20,12 +20,12 @@ def socket_of(connection: Any) -> socket.socket | None:
 
 
 class _Attended:
-    """A connection that reports its errors, and that may ask for its server's address.
+    """A connection that reports its errors, and that may look up its server's address.
 
     Args:
         on_made: called with this connection.
         on_error: called with each error that redis-py raises while it reads a reply.
-        find: returns the address to connect to, or None to keep the URL's.
+        find: returns the address to connect to; None to use the address in the URL.
         options: as for redis-py's connection.
     """
 
@@ -68,5 +68,5 @@ class _Unix(_Attended, redis.UnixDomainSocketConnection):
 
 
 def connection_class(url: str) -> type[Any]:
-    """The class of the connections for a URL; their further options are those of ``_Attended``."""
+    """The class of connections for a URL; their additional options are those of ``_Attended``."""
     return {"rediss": _Tls, "unix": _Unix}.get(url.partition("://")[0], _Tcp)

@@ -21,9 +21,9 @@ _SHOWN_CHARACTERS = 120
 
 
 def words_of(text: str) -> str:
-    """The server's words in an error, without those of redis-py about a pipeline.
+    """The server's words in an error, without what redis-py adds about a pipeline.
 
-    Redis 6.2 puts an error that ended a script behind the script's name and line.
+    Redis 6.2 puts the script's name and line in front of an error that ended a script.
     """
     words = text.rpartition(_OF_PIPELINE)[2]
     found = _OF_SCRIPT.match(words)
@@ -31,7 +31,7 @@ def words_of(text: str) -> str:
 
 
 def is_denied_in_script(text: str) -> bool:
-    """Whether an error says that the user may not run a command, or use a key, of a script."""
+    """Whether an error says that the user may not run a command or use a key that a script needs."""
     return _DENIED_IN_SCRIPT in words_of(text)
 
 
@@ -40,7 +40,7 @@ def must_reconnect(kind: str, text: str) -> bool:
 
     Args:
         kind: the name of redis-py's exception.
-        text: its text.
+        text: its message.
     """
     return kind in _MOVED_KINDS or words_of(text).startswith(_MOVED)
 
@@ -51,7 +51,7 @@ def lacks_replicas(text: str) -> bool:
 
 
 def unknown_command(text: str) -> str | None:
-    """The reason for a reply that the server does not know a command; None for another reply."""
+    """The reason if a reply says that the server does not know a command; None for any other reply."""
     found = _UNKNOWN.match(words_of(text))
     return f"does not know the command {found[1].upper()}: {NEEDED}" if found else None
 
@@ -61,14 +61,14 @@ def reason(kind: str, text: str) -> str:
 
     Args:
         kind: the name of redis-py's exception.
-        text: its text.
+        text: its message.
     """
     if text.startswith("AUTH <password> called without") or "no password is set" in text:
         return "has no password: remove the one in REDIS_URL"
     if kind == "AuthenticationError" and ("Authentication required" in text or "HELLO must be" in text):
         return "requires a password: put it into REDIS_URL, such as redis://:PASSWORD@host:port/0"
     if text == "Invalid Username or Password":
-        # This is redis-py's own text; the reply to AUTH was neither OK nor an error.
+        # This is redis-py's own message; the reply to AUTH was neither OK nor an error.
         return not_redis(text)
     if kind.startswith(("Authentication", "Authorization", "ExternalAuth")):
         return "rejects the user or the password in REDIS_URL: correct them there"
@@ -86,7 +86,7 @@ def reason(kind: str, text: str) -> str:
 
 
 def of_sentinel(kind: str, text: str) -> str:
-    """Like ``reason``, for a sentinel that refuses a question."""
+    """Like ``reason``, for a sentinel that refuses a request."""
     if kind in ("AuthenticationError", "AuthenticationWrongNumberOfArgsError") or text.startswith("NOAUTH"):
         if "Authentication required" in text:
             return "requires a password: put it into REDIS_URL as ?sentinel_password=PASSWORD"
@@ -99,8 +99,8 @@ def of_sentinel(kind: str, text: str) -> str:
 
 
 def not_redis(text: str) -> str:
-    """Why a reply that cannot be understood came, in words that follow the server's address."""
-    # A status line, or the page alone if the server takes our command for HTTP 0.9.
+    """Why the server sent an unintelligible reply, in words that follow its address."""
+    # A status line, or only the page if the server takes our command for HTTP 0.9.
     if '"H" as reply type' in text or '"<" as reply type' in text:
         return f"{NOT_REDIS} but like a web server: correct REDIS_URL"
     if r'"\x15" as reply type' in text:
@@ -127,5 +127,5 @@ def too_old(version: str) -> str | None:
 
 def _shortened(text: str) -> str:
     line = "".join(each for each in text.partition("\n")[0] if each.isprintable())
-    # Whatever a server says about our command could be our command.
+    # Anything that a server says about our command may repeat it.
     return line.partition(" with args beginning")[0][:_SHOWN_CHARACTERS]

@@ -29,7 +29,7 @@ class Scripts:
         self._found: dict[str, tuple[str, str]] = {}
 
     def find(self, name: str) -> tuple[str, str]:
-        """The text of a file together with the key names and files that it includes, and the text's SHA-1.
+        """The text of a file, together with the key names and files that it includes, and the text's SHA-1.
 
         Args:
             name: the name of the file without its extension.

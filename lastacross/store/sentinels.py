@@ -1,7 +1,7 @@
-"""Asks sentinels for the address of the present master, and hears when another server becomes the master.
+"""Asks sentinels for the address of the current master, and listens for a change of master.
 
-Without the second part, the clients of a master that is replaced on purpose would go on writing to it for the
-ten seconds until Sentinel makes it a replica, and these writes would be lost.
+Without listening, the clients of a master that is replaced on purpose would go on writing to it for the ten
+seconds until Sentinel makes it a replica, and these writes would be lost.
 """
 
 import contextlib
@@ -17,21 +17,21 @@ from lastacross.config import sentinel_url
 from lastacross.store import refusals
 from lastacross.store.redis_compat import Address
 
-# A sentinel answers from memory. All of three unreachable ones take less than a caller's patience.
+# A sentinel answers from memory. Even three unreachable ones together take less than a caller's patience.
 ANSWER_SECONDS = 0.5
-# A caller waits while the connection to listen on is made, so this is short, and seldom tried again.
+# A caller waits while the connection to listen on is made, so this is short and seldom retried.
 LISTEN_SECONDS = 0.2
 LISTEN_AGAIN_SECONDS = 30.0
 # How often the events that have arrived are read.
 LOOK_SECONDS = 0.05
 # Published when a replica has become the master, and when all of the failover's steps are done.
 EVENTS = ("+promoted-slave", "+switch-master")
-# redis-py before 7.2 does not have the second.
+# redis-py before 7.2 does not have the second option.
 _SHARED_OPTIONS = ("ssl_", "driver_info")
 
 
 class UnusableServerError(redis.RedisError):
-    """The server cannot be used until somebody changes REDIS_URL or the server, so nothing is tried again."""
+    """The server cannot be used until somebody changes REDIS_URL or the server, so nothing is retried."""
 
 
 class Sentinels:
@@ -39,7 +39,7 @@ class Sentinels:
 
     Args:
         url: the parsed URL.
-        server_options: redis-py's options for the Redis server; those for TLS are also the sentinels'.
+        server_options: redis-py's options for the Redis server; those for TLS also apply to the sentinels.
         on_move: called when a sentinel has announced a new master.
     """
 
@@ -53,7 +53,7 @@ class Sentinels:
         self._options: dict[str, Any] = {
             "username": url.username,
             "password": url.password,
-            # Messages of a subscription are simple arrays in this version.
+            # In this version of the protocol, a subscription's messages are simple arrays.
             "protocol": 2,
             **{key: value for key, value in server_options.items() if key.startswith(_SHARED_OPTIONS)},
         }
@@ -65,7 +65,7 @@ class Sentinels:
         self._pid = os.getpid()
 
     def find(self) -> Address:
-        """The address of the present master.
+        """The address of the current master.
 
         Raises:
             redis.ConnectionError: no sentinel answers.
@@ -106,14 +106,14 @@ class Sentinels:
             self._listen(now)
             for address, connection in list(self._listening.items()):
                 if self._has_event(address, connection):
-                    # This sentinel knows the new master already.
+                    # This sentinel already knows the new master.
                     self._ask_first(address)
                     self._on_move()
         finally:
             self._lock.release()
 
     def doubt(self) -> None:
-        """Ask another sentinel the next time, because the server at the last answer is not the master."""
+        """Ask another sentinel next time, because the server in the last answer is not the master."""
         if len(self._order) > 1:
             self._order = [*self._order[1:], self._order[0]]
 
@@ -163,7 +163,7 @@ class Sentinels:
         return connection
 
     def _has_event(self, address: Address, connection: Any) -> bool:
-        """Read everything that this sentinel has sent; whether it announced our new master."""
+        """Read everything that this sentinel has sent; returns whether it announced our new master."""
         is_moved = False
         try:
             while connection.can_read():

@@ -57,7 +57,7 @@ _DRIVER = DriverInfo() if DriverInfo is not None else None
 NoScriptError = redis.exceptions.NoScriptError
 ResponseError = redis.ResponseError
 NoPermissionError = redis.exceptions.NoPermissionError
-# A transaction whose watched key has changed.
+# Raised by a transaction whose watched key has changed.
 WatchError = redis.WatchError
 
 
@@ -70,7 +70,7 @@ _LOST = (
     redis.exceptions.TryAgainError,
     UnusableServerError,
 )
-# A server's refusals of a new connection.
+# The errors with which a server refuses a new connection.
 _REFUSED = (
     redis.AuthenticationError,
     redis.exceptions.AuthorizationError,
@@ -107,21 +107,21 @@ def translated_errors() -> Iterator[None]:
 
 
 class _Wait(threading.local):
-    """What this thread's calls know of the wait that they belong to."""
+    """What this thread's calls know about the wait that they belong to."""
 
     began_at: float | None = None
     is_over_until = 0.0
 
 
 class _Pool(redis.ConnectionPool):
-    """redis-py's pool, whose errors say what to change, and whose waits end in time.
+    """redis-py's pool, with errors that say what to change, and with waits that end in time.
 
     It gives up all of its connections when one of them learns that Redis has moved.
 
     Args:
-        patience_seconds: the time for which a connection with its handshake may be silent.
+        patience_seconds: how long a connection, including its handshake, may be silent.
         watched_by: the sentinels that know the server's address, or None for a server with a fixed one.
-        on_move: called when the connections were given up.
+        on_move: called when the connections have been given up.
         options: as for redis-py's pool.
     """
 
@@ -170,10 +170,10 @@ class _Pool(redis.ConnectionPool):
             self.reconnect_all()
 
     def check_wait(self) -> None:
-        """Prepare a call: look for news of the sentinels.
+        """Prepare a call: look for news from the sentinels.
 
         Raises:
-            redis.TimeoutError: the call continues a wait that is over.
+            redis.TimeoutError: the call belongs to a wait that has already timed out.
         """
         if self.sentinels is not None:
             self.sentinels.look()
@@ -195,7 +195,7 @@ class _Pool(redis.ConnectionPool):
             self.wait.began_at = None
 
     def _shake_hands(self, connection: Any) -> None:
-        """Log in and look at the server, as part of the time that the connection may take."""
+        """Log in and examine the server, within the time that the connection may take."""
         connected = socket_of(connection)
         if self._patience_seconds is not None and self.wait.began_at is not None and connected is not None:
             left = self.wait.began_at + self._patience_seconds - SYSTEM.monotonic()
@@ -236,7 +236,7 @@ def _hello(connection: Any) -> Any:
     """The server's description of itself; ``_UNSAID`` if the user may not ask for it."""
     found = connection.handshake_metadata
     if found is None:
-        # redis-py 7 says hello only if it is told to.
+        # redis-py 7 sends HELLO only if it is told to.
         try:
             connection.send_command("HELLO", check_health=False)
             found = connection.read_response()
@@ -315,7 +315,7 @@ class Store:
         self.clock: Clock = clock if clock is not None else cast(Clock, self._server_clock)
 
     def _set_clock_again(self) -> None:
-        # Another server has another clock.
+        # A different server has a different clock.
         self._sync_at = 0.0
 
     def now(self) -> float:
@@ -357,12 +357,12 @@ class Store:
 
     @property
     def clock_jumps(self) -> int:
-        """How many times the server's clock was set while this process was watching."""
+        """How many times the server's clock was changed while this process was watching."""
         return 0 if self._server_clock is None else self._server_clock.jumps
 
     @property
     def clock_jump_seconds(self) -> float:
-        """By how much the server's clock was set the last time; negative if it was set back."""
+        """By how much the server's clock was last changed; negative if it was set back."""
         return 0.0 if self._server_clock is None else self._server_clock.jump_seconds
 
     @property
@@ -395,7 +395,7 @@ class Store:
                 raise
 
     def read_info(self) -> dict[str, str]:
-        """The server's own facts, as INFO names them; empty for a server that does not tell.
+        """What the server says about itself, under INFO's names; empty if it refuses to say.
 
         Raises:
             StoreUnavailableError: Redis is unavailable.
@@ -408,9 +408,10 @@ class Store:
         return {str(name): str(value) for name, value in found.items()}
 
     def end_wait(self, error: StoreUnavailableError) -> None:
-        """Let this thread's next calls fail immediately if this ignored error is a silent server's.
+        """Let this thread's next calls fail immediately if this ignored error came from a silent server.
 
-        They belong to the same wait. Only a store with a limited patience does so, and only for a moment.
+        The calls belong to the same wait. Only a store with limited patience does this, and only for a
+        moment.
         """
         if not self._has_patience_limit:
             return
@@ -469,9 +470,10 @@ _current: Store | None = None
 
 
 def current() -> Store:
-    """This process's store, which is created for REDIS_URL at the first call.
+    """This process's store, which is created for REDIS_URL on the first call.
 
-    Handlers and scripts use it, so it waits no longer than they may; a process's own loop has another store.
+    Handlers and scripts use it, so it waits no longer than they may; a process's own loop uses a different
+    store.
 
     Raises:
         ConfigError: RQ_KEY_PREFIX has changed since the engine was imported.
@@ -483,7 +485,7 @@ def current() -> Store:
 
 
 def wait_longer() -> None:
-    """Give this process a store with the usual patience, because its own loop uses it and nobody waits.
+    """Give this process a store with the usual patience, because its own loop uses it and nobody is waiting.
 
     Raises:
         ConfigError: as for ``current``.
@@ -502,6 +504,6 @@ def _open(patience_seconds: float | None) -> Store:
 
 
 def use(store: Store | None) -> None:
-    """Make the given store the process's store; None removes the present store."""
+    """Make the given store the process's store; None removes the current store."""
     global _current
     _current = store

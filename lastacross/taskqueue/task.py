@@ -1,8 +1,8 @@
 """Defines a task, which is a request to one of the application's handlers, and functions that add tasks.
 
 ``Task`` checks and stores the values. The functions below it build the record and pass it to the broker.
-Both ``Task.add`` and ``Queue.add`` use these functions. The rules are in docs/appengine.md, "Tasks", and
-in docs/appengine.md, "Targets".
+Both ``Task.add`` and ``Queue.add`` use these functions. The rules are in docs/appengine.md, under "Tasks" and
+"Targets".
 """
 
 from collections.abc import Mapping, Sequence
@@ -291,7 +291,7 @@ class Task:
     def header_items(self) -> list[tuple[str, str]]:
         """The headers to deliver, which are the caller's headers except those that only the engine may set.
 
-        Default headers are not included either, because the delivery adds the content type of bytes.
+        Default headers are not included either, because delivery adds the content type for bytes.
         """
         if not self._own_headers:
             return [] if self._content_type is None else [("Content-Type", self._content_type)]
@@ -326,7 +326,7 @@ class Task:
         self._eta_posix = eta_posix
 
     def _mark_taken_back(self) -> None:
-        """Mark the task as not added, because its transaction has not committed."""
+        """Mark the task as not added, because its transaction did not commit."""
         self._queue_name = self._name = None
         self._relative_url = self._url
         self._was_enqueued = False

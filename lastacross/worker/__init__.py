@@ -36,7 +36,7 @@ __all__ = [
     "started_tasks",
 ]
 
-# The other names are imported at their first use, because the supervisor only reports deaths.
+# The other names are imported on first use, because the supervisor only reports deaths.
 _MODULES = {
     "Deadlines": "deadline",
     "Delivery": "delivery",

@@ -1,8 +1,8 @@
 """Enforces handlers' deadlines by raising DeadlineExceededError in the handler's own thread.
 
-A coroutine is cancelled by its event loop instead; if it keeps the loop from doing so, the error is raised in
-it. The error cannot interrupt a blocking call. A handler that is still running 30 s later is reported as
-stuck, and its process is replaced (App Engine ended the instance).
+A coroutine is cancelled by its event loop instead; if it prevents that, the error is raised inside it. The
+error cannot interrupt a blocking call. A handler that is still running 30 s later is reported as stuck, and
+its process is replaced. (App Engine terminated the instance.)
 """
 
 import ctypes
@@ -45,8 +45,8 @@ class Deadlines:
     """Watches a process's handlers from a single thread.
 
     Args:
-        on_stuck: a callable that receives the label of a handler that still runs ``GRACE_SECONDS`` after its
-            deadline.
+        on_stuck: a callable that receives the label of a handler that is still running ``GRACE_SECONDS``
+            after its deadline.
         clock: a clock whose monotonic time measures the deadlines.
     """
 

@@ -26,7 +26,7 @@ DirectCall = Callable[[bytes], int]
 
 DEFAULT_DEADLINE_SECONDS = 600.0
 KEPT_RESPONSE_BYTES = 2048
-# A field of a task in an isolated process only: the span of its delivery.
+# The span of the delivery, in a field that only a task in an isolated process has.
 DELIVERY_TRACE = b"delivery_trace"
 
 _log = logs.get("lastacross.delivery")
@@ -89,7 +89,7 @@ class Delivery:
         self._base = base_environ(host)
 
     def deliver(self, task: Leased) -> Outcome:
-        """Run one attempt until it ends; never raises the handler's exceptions."""
+        """Run one attempt to completion; never raises the handler's exceptions."""
         seconds = DEFAULT_DEADLINE_SECONDS
         current: CurrentTask | None = None
         try:
@@ -111,7 +111,7 @@ class Delivery:
     def _traced_attempt(self, task: Leased, current: CurrentTask) -> Outcome:
         """Run the handler inside the span of the attempt."""
         assert tracing.active is not None
-        # In an isolated process, the delivery's span is the worker's.
+        # In an isolated process, the delivery's span belongs to the worker.
         parent = task.fields.get(DELIVERY_TRACE, b"").decode("latin-1")
         outcome: Outcome | None = None
         try:
@@ -139,7 +139,7 @@ class Delivery:
         return Outcome(task, status, reason, is_final, error=error, handler=current.handler)
 
     def _request(self, task: Leased, current: CurrentTask, method: str, url: str) -> tuple[int, str]:
-        """Make the request; returns its status and what explains a failure."""
+        """Make the request; returns its status and an explanation of any failure."""
         environ = self._environ(task, current, method, url)
         started: list[Any] = []
 
@@ -224,7 +224,7 @@ def explained(status: int, location: str | None, text: str) -> str:
 
 
 def seen(task: Leased) -> dict[str, Any]:
-    """The fields of log records about this attempt that are made outside of its delivery."""
+    """The fields for log records about this attempt that are written outside its delivery."""
     try:
         return log_context.fields_of(current_of(task))
     except ValueError:
@@ -252,7 +252,7 @@ def base_environ(host: str) -> dict[str, Any]:
         "wsgi.multithread": True,
         "wsgi.multiprocess": True,
         "wsgi.run_once": False,
-        # The body is in memory; without this key WebOb copies each body into a temporary file.
+        # The body is in memory; without this key, WebOb would copy each body into a temporary file.
         "webob.is_body_seekable": True,
     }
 

@@ -27,7 +27,7 @@ from lastacross.worker.deadline import GRACE_SECONDS
 from lastacross.worker.delivery import DEFAULT_DEADLINE_SECONDS, DELIVERY_TRACE, Outcome, seen
 
 READY = b"ready\n"
-# How long a process may take to exit after its answers have ended.
+# How long a process may take to exit after it has stopped answering.
 ENDING_SECONDS = 5.0
 MAX_INTERPRETERS = 2
 # How long an interpreter is kept for the next suspect.
@@ -37,11 +37,11 @@ _log = logs.get("lastacross.worker")
 
 
 class Crashed(Outcome):
-    """The outcome of an attempt during which the isolated process ended."""
+    """The outcome of an attempt during which the isolated process died."""
 
 
 class Stuck(Outcome):
-    """The outcome of an attempt that was killed, because it did not end in time after its deadline."""
+    """The outcome of an attempt that was killed because it did not end soon enough after its deadline."""
 
 
 class Child(Protocol):
@@ -53,7 +53,7 @@ class Child(Protocol):
         """Send a signal unless the process has ended."""
 
     def wait(self, seconds: float | None = None, /) -> int | None:
-        """Wait for the end, and return the exit code (negative for a signal) or None if it is unknown.
+        """Wait for the exit, and return the exit code (negative for a signal) or None if it is unknown.
 
         Raises:
             TimeoutError: the child has not ended after so many seconds.
@@ -67,7 +67,7 @@ class Interpreter:
         root: the application's folder.
 
     Raises:
-        OSError: the system has no process or memory left.
+        OSError: the system is out of processes or memory.
     """
 
     def __init__(self, root: Path) -> None:
@@ -84,7 +84,7 @@ class Interpreter:
         self._process.send_signal(number)
 
     def wait(self, seconds: float | None = None) -> int:
-        """Wait for the end, then kill any processes that the child has left behind.
+        """Wait for the exit, then kill any processes that the child has left behind.
 
         Raises:
             TimeoutError: the child has not ended after so many seconds.
@@ -103,7 +103,7 @@ class IsolatedProcess:
 
     Args:
         start: starts a child; may raise OSError.
-        is_reused: whether the child stays for the next task.
+        is_reused: whether the child is kept for the next task.
         deadline_seconds: the deadline of tasks that have none of their own.
     """
 
@@ -161,7 +161,7 @@ class IsolatedProcess:
             return Outcome(task, None, reason), False
 
     def _forget(self, child: Child, seconds: float) -> None:
-        """End the child; it gets so many seconds to end by itself."""
+        """End the child, which has this many seconds to end by itself."""
         if self._child is child:
             self._child, self._is_ready = None, False
             _end(child, seconds)
@@ -180,7 +180,7 @@ class IsolatedProcess:
         child = self._child
         if child is not None:
             child.send_signal(signal.SIGKILL)
-        # A thread that was waiting for an answer has read its end once we hold the lock.
+        # Once we hold the lock, a thread that was waiting for an answer has noticed the end.
         with self._lock:
             if self._child is not None:
                 self._forget(self._child, 0)
@@ -234,7 +234,7 @@ class IsolatedProcesses:
         self._idle: list[tuple[float, IsolatedProcess]] = []
         self._is_told_to_stop = False
         self.most = threads if fork else min(threads, MAX_INTERPRETERS)
-        # A fork server that was killed cannot be replaced, because this process has threads now.
+        # A fork server that was killed cannot be replaced, because this process now has threads.
         self.has_lost_fork_server = False
 
     def _start(self) -> Child:
@@ -296,10 +296,10 @@ class IsolatedProcesses:
 
 
 def _ask(channel: socket.socket, line: bytes, seconds: float | None) -> bytes:
-    """The answer to one line; it is empty or lacks its line end if the process has ended.
+    """The answer to one line; it is empty or lacks its newline if the process has ended.
 
     Raises:
-        TimeoutError: there is no answer after so many seconds.
+        TimeoutError: there was no answer within this many seconds.
     """
     channel.settimeout(seconds)
     answer = b""
@@ -325,7 +325,7 @@ def _has_ended(channel: socket.socket) -> bool:
 
 
 def _end(child: Child, seconds: float) -> int | None:
-    """Close the connection so that the child ends, and kill the child if that takes longer than this.
+    """Close the connection so that the child ends, and kill the child if it does not end in time.
 
     Returns:
         the child's exit code.
@@ -347,7 +347,7 @@ class FromWorker:
     because output printed during the application's import must not be mistaken for an answer.
 
     Args:
-        channel: the connection to the worker; None takes standard input and output.
+        channel: the connection to the worker; None means standard input and output.
     """
 
     def __init__(self, channel: socket.socket | None = None) -> None:

@@ -1,7 +1,7 @@
 """Gets a worker's tasks: the worker asks for them, or sleeps until the first task wakes it.
 
 ``Serving`` knows which lists to lease from, ``Prefetch`` how many tasks to lease, and ``MarkerListener`` does
-the sleeping, which an ``Interrupt`` ends early.
+the sleeping, which an ``Interrupt`` can end early.
 """
 
 import contextlib
@@ -92,8 +92,8 @@ class Serving:
         for name, queue in sorted(found.items()):
             if queue.mode == "push" and (not self._only or name in self._only):
                 lists += [name if group == queue.group else side_list(name, group) for group in self.groups]
-                # Tasks may still be waiting there since the queue belonged to another group; leasing reroutes
-                # them.
+                # Tasks may still be waiting there from when the queue belonged to another group; leasing
+                # reroutes them.
                 left_over += [side_list(name, group) for group in self.groups if group == queue.group]
         if set(lists) == set(self.served_queues) and set(found) == set(self.queues):
             return False
@@ -121,7 +121,7 @@ class Serving:
         return self.lists
 
 
-# The number of tasks to lease while their speed is unknown.
+# The number of tasks to lease while it is unknown how long they take.
 FIRST_PREFETCH = 50
 MAX_PREFETCH = 100
 # Lease as many tasks as the worker will run in this time, judging by the most recent ones.
@@ -259,7 +259,7 @@ class MarkerListener:
 
     def _wait(self, seconds: float, interrupt_fd: int, listen: bool) -> Reply | None:
         if self._connection is not None and self._connection.should_reconnect():
-            # Redis has moved, and a lease from the server that was left would not hold.
+            # Redis has moved, and a lease from the old server would not be valid.
             self.close()
         if listen and not self._is_asked:
             self._ask()
@@ -316,8 +316,8 @@ class MarkerListener:
         """Cancel the ``BLPOP``. The script still runs afterwards, so its reply must be handled.
 
         Returns:
-            The replies; None if nothing was asked, or if the server must be left to notice that the listener
-            has disconnected.
+            The replies; None if no request was outstanding, or if the server must be left to notice that the
+            listener has disconnected.
         """
         if self._is_asked and self._client_id is not None:
             try:

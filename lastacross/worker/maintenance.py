@@ -36,13 +36,15 @@ from lastacross.store import (
 MAINTENANCE_SECONDS = 1.0
 SWEEP_SECONDS = 5.0
 RENEWALS_PER_LEASE = 4
-# After the server's clock was set, nothing is rescued for this long, or for a lease if that is longer. Then
-# every living worker has renewed its leases by the new time. One of the former release notices after 5 s.
+# After the server's clock has been changed, nothing is rescued for this long, or for one lease period if that
+# is longer. By then, every live worker has renewed its leases using the new time. A worker of the previous
+# release notices after 5 s.
 JUMP_PATIENCE_SECONDS = 8.0
-# A new worker does not know whether the server's clock has just been set. The others notice within a second.
+# A new worker does not know whether the server's clock has just been changed. The others notice within a
+# second.
 START_PATIENCE_SECONDS = 3.0
-# After the server's clock was set back, leases are shortened to this many times their length. Living workers
-# renew theirs long before that, even those with much longer leases.
+# After the server's clock has been set back, leases are shortened to this many times their length. Live
+# workers renew theirs long before that, even those with much longer leases.
 MAX_LEASES_LEFT = 4
 
 _log = logs.get("lastacross.worker")
@@ -147,9 +149,9 @@ class Maintenance:
     def _may_rescue(self) -> bool:
         """Whether an expired lease is evidence against its worker.
 
-        While Redis did not answer, no worker could renew its leases. Afterwards a live worker renews them
-        within half a lease. The time just before the rescue counts, because any other call may have been the
-        one that waited. A rescue call that had to wait uses the time at which it was sent.
+        While Redis was not answering, no worker could renew its leases. Afterwards, a live worker renews them
+        within half a lease period. The time just before the rescue is what counts, because any other call may
+        have been the one that waited. A rescue call that had to wait uses the time at which it was sent.
         """
         if self._has_jumped:
             return False
@@ -160,7 +162,7 @@ class Maintenance:
             self._trusts_at = now + self._lease_seconds / 2
         if self._trusts_at is not None and now < self._trusts_at:
             return False
-        # If this worker itself is slow and stays slow, it rescues only every second time.
+        # If this worker itself is slow and stays slow, it rescues only every other time.
         self._trusts_at = None
         return True
 
@@ -169,9 +171,9 @@ class Maintenance:
         return self._broker.store.clock_jumps != self._jumps
 
     def _take_jump(self) -> None:
-        """Renew this process's leases by the new time if the server's clock was set, and let others do so.
+        """Renew this process's leases if the server's clock was changed, and give others time to do so.
 
-        By the new time, all leases seem to have expired, or to last for hours.
+        According to the new time, all leases seem to have expired, or to last for hours.
         """
         if not self._has_jumped:
             return
@@ -186,11 +188,11 @@ class Maintenance:
         self._jumps = jumps
 
     def _rotate(self) -> None:
-        # Each step moves at most 100 tasks of a queue, so that no queue is always served last.
+        # Each step moves at most 100 tasks of a queue. Rotate, so that no queue is always served last.
         self._queues = self._queues[1:] + self._queues[:1]
 
     def _sweep(self) -> None:
-        # The names are a contract: the log has them.
+        # The names are a contract, because they appear in the log.
         for name, step in (
             ("send_on", self._reroute),
             ("restore", self._restore),
@@ -269,7 +271,7 @@ class Renewer:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread runs."""
+        """Whether the thread is running."""
         return self._thread.is_alive()
 
     def stop(self) -> None:
@@ -307,7 +309,7 @@ class Orphans:
     A stock worker removes a task from its list before noting it elsewhere, so if it is killed in between, the
     record is in no list. A program that overwrites a list or a registry has the same effect. Finding such
     records requires reading all records, so it is done only while a foreign worker is registered, or after
-    damage. A record that is in no list at two consecutive checks is put back.
+    damage. A record that is in no list in two consecutive checks is put back.
     """
 
     def __init__(self, broker: Broker) -> None:

@@ -16,7 +16,7 @@ from lastacross.worker.isolation import Crashed, Stuck
 DEFAULT_RETRY = RetryParameters()
 MAX_REASON_CHARACTERS = 2000
 LEASE_LOST = "the lease was lost"
-# Ends of attempts, as the metrics name them.
+# The ways in which attempts end, as the metrics name them.
 DONE, LOST = "done", "lost"
 
 _log = logs.get("lastacross.worker")
@@ -206,7 +206,7 @@ def _attempt(outcome: Outcome, ended: str, offset: float) -> Attempt:
     try:
         wait_seconds = outcome.started_at + offset - float(task.fields[b"eta"])
     except (KeyError, ValueError):
-        # The record is damaged, which the attempt has found.
+        # The record is damaged, as the attempt has already found out.
         wait_seconds = 0.0
     seconds = outcome.ended_at - outcome.started_at
     return (task.queue, outcome.handler, ended, seconds, wait_seconds)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MEBIBYTE = 2**20
-# Each process draws its own limits between this part of the configured ones and the whole, because processes
-# that were started together and share the work evenly would otherwise all be replaced at the same time.
+# Each process draws its own limits at random, between this fraction of the configured ones and the whole,
+# because processes that were started together and share the work evenly would otherwise all be replaced at
+# the same time.
 MIN_SHARE = 0.9
 
 
@@ -27,7 +28,7 @@ class RecyclingLimits:
     max_memory_mb: int | None = None
 
     def arguments(self) -> list[str]:
-        """The options of ``worker-process`` with these limits."""
+        """The options for ``worker-process`` that set these limits."""
         options = {"--max-tasks": self.max_tasks, "--max-memory": self.max_memory_mb}
         return [part for name, most in options.items() if most is not None for part in (name, str(most))]
 
@@ -48,7 +49,7 @@ class Recycling:
     Args:
         limits: the configured limits.
         memory: a callable that returns the used memory in bytes.
-        share: the part of the limits that this process uses, or None to draw it.
+        share: the fraction of the limits that this process uses, or None to draw it at random.
     """
 
     def __init__(

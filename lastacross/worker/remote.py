@@ -113,7 +113,7 @@ class RemoteDelivery:
             server.close()
 
     def deliver(self, task: Leased) -> Outcome:
-        """Make one attempt, which lasts until it ends or its deadline passes; never raises."""
+        """Make one attempt, which ends no later than its deadline; never raises."""
         group = task.fields.get(b"group", b"default").decode()
         server = self._servers.get(group)
         if server is None:

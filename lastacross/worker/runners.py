@@ -21,7 +21,8 @@ from lastacross.worker.started import StartedTable
 
 # A suspect that has waited for a lane for this long is released, because another process may have a free one.
 SUSPECT_WAIT_SECONDS = 1.0
-# How often a process releases the same suspect. It leases the task again if no other process has a free lane.
+# How many times a process releases the same suspect. It leases the task again if no other process has a free
+# lane.
 MAX_SUSPECT_RELEASES = 3
 _MAX_RELEASED = 1000
 
@@ -49,7 +50,7 @@ class Attempts:
         self._is_held = is_held
 
     def make(self, task: Leased) -> Outcome:
-        """Run one attempt until it ends."""
+        """Run one attempt to completion."""
         return self._make(task) if tracing.active is None else self._traced(self._make, task)
 
     def make_alone(self, task: Leased) -> Outcome:
@@ -138,9 +139,9 @@ class Runners:
         self._deadline_seconds = deadline_seconds
         self._clock = clock
         self._waiting: queue.SimpleQueue[Leased | None] = queue.SimpleQueue()
-        # The suspects that wait for a lane, and since when.
+        # The suspects that are waiting for a lane, and since when.
         self._suspects: collections.deque[tuple[Leased, float]] = collections.deque()
-        # Task id → how often it was released because it had to wait.
+        # Task id → how many times it was released because it had to wait.
         self._releases: collections.Counter[str] = collections.Counter()
         self._suspects_lock = threading.Lock()
         # The slots of lanes that run no suspect.
@@ -180,7 +181,7 @@ class Runners:
             self.run_suspects()
 
     def run_suspects(self) -> None:
-        """Start threads for waiting suspects, as far as there are free lanes and the system has threads."""
+        """Start threads for waiting suspects while there are free lanes and the system has threads left."""
         with self._suspects_lock:
             number = min(len(self._suspects), len(self._free_lanes))
             slots = [self._free_lanes.pop() for _ in range(number)]
@@ -292,7 +293,7 @@ class Runners:
             return None
 
     def _begin(self, slot: int, task: Leased) -> float:
-        """Note that a task starts; returns the monotonic time."""
+        """Record that a task is starting; returns the monotonic time."""
         now = self._clock.monotonic()
         self.running[slot] = (task, now)
         if slot < self.threads:
@@ -305,7 +306,7 @@ class Runners:
         try:
             return task.deadline_seconds or self._deadline_seconds
         except ValueError:
-            # Its record is damaged. Its attempt will report that.
+            # The task's record is damaged. Its attempt will report that.
             return self._deadline_seconds
 
     def _end(self, slot: int, outcome: Outcome, started_at: float) -> None:

@@ -1,6 +1,6 @@
 """The table in which a worker process records its running tasks, and the report of the process's death.
 
-This module is light, because the supervisor needs it but runs no tasks itself.
+This module is lightweight, because the supervisor needs it but runs no tasks itself.
 """
 
 import mmap
@@ -83,11 +83,11 @@ class StartedTable:
         self._page[offset : offset + 2] = b"\0\0"
 
     def beat(self, at: float) -> None:
-        """Record that the process's threads get their turns."""
+        """Record that the process's threads are getting their turns."""
         _TIME.pack_into(self._page, self._pulse, at)
 
     def note_turn(self, at: float) -> None:
-        """Record that the main loop turns."""
+        """Record that the main loop is running."""
         _TIME.pack_into(self._page, self._pulse + _TIME.size, at)
 
     def close(self) -> None:
@@ -96,9 +96,9 @@ class StartedTable:
 
 
 class Pulse:
-    """A thread that records once a second that the process's threads get their turns.
+    """A thread that records once a second that the process's threads are getting their turns.
 
-    It neither waits for Redis nor takes a lock, so it stops only if a task does not let go of the interpreter
+    It neither waits for Redis nor takes a lock, so it stops only if a task does not release the interpreter
     or the whole process is stopped.
     """
 
@@ -113,7 +113,7 @@ class Pulse:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread runs."""
+        """Whether the thread is running."""
         return self._thread.is_alive()
 
     def _run(self) -> None:
@@ -137,7 +137,7 @@ class Watch:
         self._missing_seconds = 0.0
 
     def look(self, now: float) -> float:
-        """For how many seconds the pulse has been missing; ``now`` is monotonic.
+        """How many seconds the pulse has been missing for; ``now`` is monotonic.
 
         Time during which the supervisor itself was stopped does not count, because the whole machine or
         container may have been.
@@ -196,7 +196,7 @@ def started_entries(path: Path) -> tuple[str, list[str]]:
 def report_death(
     path: Path, store: Store, queues: Sequence[str], *, was_silent: bool = False
 ) -> dict[str, str]:
-    """Release all tasks of an ended worker process immediately.
+    """Immediately release all tasks held by a worker process that has exited.
 
     Args:
         path: the process's table, which is removed once Redis has recorded the death.

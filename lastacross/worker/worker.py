@@ -51,7 +51,7 @@ from lastacross.worker.runners import Attempts, Runners
 from lastacross.worker.started import Pulse, StartedTable
 
 SAFETY_CALL_SECONDS = 1.0
-# The most outcomes recorded in one call.
+# The maximum number of outcomes recorded in one call.
 OUTCOMES_PER_CALL = 200
 HEARTBEAT_SECONDS = 5.0
 SHOW_SECONDS = 1.0
@@ -245,7 +245,7 @@ class Worker(RqWorker):
             pause = min(pause * 2, MAX_OUTAGE_PAUSE_SECONDS)
 
     def _note_turn(self) -> None:
-        """Note for the supervisor's health check that the main loop turns."""
+        """Record for the supervisor's health check that the main loop is running."""
         if self._table is not None:
             self._table.note_turn(SYSTEM.monotonic())
 
@@ -291,7 +291,7 @@ class Worker(RqWorker):
             self._is_stuck = True
 
     def _recycle_if_due(self) -> None:
-        """Drain this process at its limits of tasks and memory; its supervisor then starts another one."""
+        """Drain this process at its task or memory limit; its supervisor then starts another one."""
         attempts = self._recorder.done + self._recorder.failed
         if (reason := self._recycling.reason(attempts)) is not None:
             _log.info("worker.recycle", reason=reason, tasks=attempts, memory_mb=self._recycling.memory_mb)
@@ -406,9 +406,9 @@ class Worker(RqWorker):
     # --- the end -------------------------------------------------------------------------
 
     def _finish(self) -> None:
-        """Release tasks that have not started, and let running ones finish for a while.
+        """Release tasks that have not started, and give running ones some time to finish.
 
-        A process that is only to be replaced has no reason to cut off a long task.
+        A process that is only being replaced has no reason to cut off a long task.
         """
         is_dev = config.current().settings.is_dev
         seconds = DEV_DRAIN_SECONDS if is_dev else DRAIN_SECONDS

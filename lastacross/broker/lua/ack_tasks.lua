@@ -1,7 +1,7 @@
 -- ack_tasks: delete completed tasks and set their bits in their batches.
 --
 -- ARGV: the current time, then for each task its id, its lease id, and three fields of its record: its member
--- '<batch id>:<index>', its tombstone's seconds and its request. A missing field is ''.
+-- '<batch id>:<index>', its tombstone's lifetime in seconds and its request. A missing field is ''.
 -- Returns for each task 1, or 0 if its lease was already lost.
 -- States   ack: leased → gone
 --

@@ -3,9 +3,9 @@
 -- ARGV: the current time, the batch id, the index of the first member, then for each member its id, its eta (''
 -- if it is ready now), its target as in add_tasks, 1 if the caller named it, the number of strings that follow,
 -- and these strings: its record's fields and values.
--- Returns for each member 0 if it was added, 1 if it was added before, 2 if the batch is cancelled, 10 if a
--- task with this name exists, or 11 if the name is tombstoned. Returns -1 if the batch does not exist, or -2 if
--- it is sealed.
+-- Returns for each member 0 if it was added, 1 if it had already been added, 2 if the batch is cancelled, 10 if a
+-- task with this name exists, or 11 if the name is tombstoned. Returns -1 if the batch does not exist, or -2 if it is
+-- sealed.
 -- States   add: new → ready, scheduled
 --
 -- One script writes the bit and the task together, so filling a batch can safely be repeated.
@@ -37,12 +37,12 @@ end
 local function refusal(id, is_named)
   local status, dead_at = unpack(call('HMGET', RECORD .. id, 'status', 'dead_at'))
   if status and not (status == 'failed' and dead_at) then
-    -- The task failed but has no dead_at, so a stock worker took it. A sweep will restore it.
+    -- A task that failed but has no dead_at was taken by a stock worker. A sweep will restore it.
     return 10
   elseif is_named and call('EXISTS', TOMBSTONE .. id) == 1 then
     return 11
   elseif status then
-    -- The dead letter is older than its tombstone, so the name is free again.
+    -- The dead letter has outlived its tombstone, so the name is free again.
     leave_dead_group(id)
     delete_record(id)
     call('ZREM', DEAD .. queue_of(id), id)

@@ -8,8 +8,8 @@
 --
 -- One script checks the name and writes the task, so no other caller can take the name in between.
 -- A client that loses the reply retries the call (see shared/names).
--- RQ sees these tasks as scheduled, but they are in none of its lists and registries. So no worker or sweep
--- takes them.
+-- RQ sees these tasks as scheduled, but they are in none of its lists and registries, so no worker or sweep takes
+-- them.
 -- include: keys
 -- include: names
 -- include: pull

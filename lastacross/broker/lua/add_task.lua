@@ -2,7 +2,7 @@
 --
 -- ARGV: the task's id, then five values from its record: origin (the queue), description, data, created_at and
 -- eta, then its other fields and values.
--- Returns 0 if it was added, or 10 if a retry of this request has already added it.
+-- Returns 0 if it was added, or 10 if an earlier attempt of this request has already added it.
 -- States   add: new → ready
 --
 -- No other request generates this id, so it is enough to check whether its record exists. `names` has the full check.

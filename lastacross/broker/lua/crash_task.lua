@@ -1,4 +1,4 @@
--- crash_task: end the lease of a task whose own process died. No other task ran there, so this task had started.
+-- crash_task: end the lease of a task whose own process died. No other task ran in it, so this one had started.
 --
 -- ARGV: the current time, the task's id and its lease id.
 -- Returns 'ready', 'poison' or 'damaged', or 'gone' if the lease was already lost.

@@ -10,11 +10,11 @@
 -- include: fan_in
 -- include: members
 
--- The lists of batches and of a batch's children are for people, so they may miss some.
+-- The lists of batches and of a batch's children are only for people to read, so they may be incomplete.
 local MAX_KNOWN = 1000
 local MAX_CHILDREN = 1000
 
--- Note a child batch for the tree of batches. The child keeps its parent, too.
+-- Record a child batch for the tree of batches. The child stores its parent as well.
 local function note_child(parents_key, index, child)
   local children = parents_key .. ':batches'
   if call('ZCARD', children) < MAX_CHILDREN then

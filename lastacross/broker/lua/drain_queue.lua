@@ -3,8 +3,8 @@
 -- ARGV: the queue, then 1 to drain it or 0 to end the drain.
 -- Returns 1 if the queue's state has changed.
 --
--- The processes that add tasks refuse them by their copy of the settings, so adding costs no further command. A
--- new version of the upload makes every process read the settings again within a second.
+-- Processes that add tasks refuse them based on their own copies of the settings, so adding a task takes no extra
+-- command. A new version of the upload makes every process reread the settings within a second.
 -- include: keys
 
 local changed = call(ARGV[2] == '1' and 'SADD' or 'SREM', DRAINING, ARGV[1])

@@ -1,8 +1,8 @@
 -- lease_pull_tasks: lease due tasks of a pull queue, ordered by eta and name.
 --
--- ARGV: the current time, the queue, the lease's seconds, the maximum number of tasks, the selection, the tag
--- and the request. The selection is '' for all tasks, 'tag' for one tag, or 'oldest' for the oldest task's tag
--- (for untagged tasks if the oldest task has no tag).
+-- ARGV: the current time, the queue, the length of the lease in seconds, the maximum number of tasks, the selection,
+-- the tag and the request. The selection is '' for all tasks, 'tag' for one tag, or 'oldest' for the oldest task's
+-- tag (for untagged tasks if the oldest task has no tag).
 -- Returns two lists: the leased tasks, each as {name, eta = end of the lease, leases so far, tag or '', body},
 -- and the names of tasks that became dead letters because their leases were used up.
 -- States   lease: ready → leased, dead

@@ -1,12 +1,12 @@
 -- lease_tasks: lease ready tasks to a worker of their group, within their queues' limits.
 --
--- ARGV 1: the current time as trusted_time takes it, or '' if this call is queued behind a BLPOP. The server's clock
--- counts then, and if the call is late, because its process or its network was frozen. With the old time its leases
--- would expire at once, and the buckets' clock would seem to have been set back.
+-- ARGV 1: the current time in trusted_time's format, or '' if this call is queued behind a BLPOP. In that case the
+-- server's clock is used, as it is when the call is late because its process or network was frozen. With the old
+-- time, the leases would expire immediately, and the buckets' clock would seem to have been set back.
 -- ARGV 2 to 5: how many seconds a lease lasts, the worker's lease token, the number of its last lease, and
 -- the maximum number of tasks to lease.
--- ARGV 6: the number of free threads, or -1 if it is unknown when this runs. In that case the worker gets only
--- tasks that no limit binds, and asks again immediately if there are others.
+-- ARGV 6: the number of free threads, or -1 if it is unknown when this runs. In that case the worker gets only tasks
+-- to which no limit applies, and asks again immediately if there are others.
 -- ARGV 7 and 8…: the number of groups that the worker serves, and the groups.
 -- Then come the lists, in the order in which to serve them: '<queue>', or '<queue>.<group>' for a queue's tasks
 -- that wait for a group other than the queue's own.
@@ -60,7 +60,7 @@ end
 -- server's clock has been set back since then.
 local MAX_SKEW_SECONDS = 10
 
--- Compute the queue's current bucket. Its time never goes backwards. Otherwise machines whose clocks differ
+-- Compute the queue's current bucket. Its time never goes backwards, because otherwise machines whose clocks differ
 -- slightly would gain extra tokens whenever they take turns.
 local function bucket_of(queue, rate, bucket_size)
   local tokens, counted_at = unpack(call('HMGET', BUCKET .. queue, 'tokens', 'counted_at'))
@@ -80,7 +80,7 @@ end
 -- A worker returns surplus tasks within this time, but their tokens are not refunded.
 local GIVEN_BACK_AFTER_SECONDS = 0.05
 
--- Returns how many tasks the queue may give this worker now, the queue's bucket, and whether a limit binds.
+-- Returns how many tasks the queue may give this worker now, the queue's bucket, and whether a limit applies.
 local function allowance(queue, settings)
   local rate = settings.rate
   if rate == 0 or settings.is_disabled == '1' or call('SISMEMBER', PAUSED, queue) == 1 then
@@ -88,7 +88,7 @@ local function allowance(queue, settings)
   end
   local bucket = bucket_of(queue, rate, settings.bucket_size)
   local grant = math.min(wanted, math.floor(bucket.tokens + 1e-6))
-  -- A rate binds if it is too slow to replace the tokens of returned tasks in time. A task leased from it must start.
+  -- A rate counts as a limit if it is too slow to replace the tokens of returned tasks in time.
   local binds = grant < wanted or rate * GIVEN_BACK_AFTER_SECONDS < wanted - free
   if settings.max_concurrent then
     bucket.slots = settings.max_concurrent - call('ZCARD', LEASED .. queue)
@@ -96,7 +96,7 @@ local function allowance(queue, settings)
     binds = true
   end
   if binds then
-    -- If a limit binds, each leased task must start immediately.
+    -- If a limit applies, each leased task must start immediately.
     grant = math.min(grant, free)
   end
   return math.max(0, grant), bucket, binds
@@ -218,7 +218,8 @@ local function leave(group)
   end
 end
 
--- Leave a task in its list because it must start immediately. This worker begins with that list once a thread is free.
+-- Leave a task in its list, because it must start immediately. This worker begins with that list once a thread is
+-- free.
 local function leave_for_free_thread(group, list)
   if not is_asleep then
     resume_at_list = resume_at_list or list
@@ -255,7 +256,7 @@ local function lease_run_now(group)
   end
 end
 
--- Lease tasks from one list. Returns their number, the grant, the queue's bucket and whether a limit binds.
+-- Lease tasks from one list. Returns how many it leased, the grant, the queue's bucket, and whether a limit applies.
 local function lease_from(list, queue, group, settings)
   local grant, bucket, binds = allowance(queue, settings)
   local entries, taken = {}, 0
@@ -279,7 +280,8 @@ end
 -- Some tasks stay in the list, so make sure that a worker asks for them as soon as one of them may run.
 local function leave_rest(list, group, taken, grant, bucket, binds)
   if bucket.tokens + 1e-6 < 1 then
-    -- Times are rounded to a microsecond, so add one microsecond. A worker that asks too early would ask over and over.
+    -- Times are rounded to a microsecond, so add one microsecond. A worker that asked too early would ask over and
+    -- over.
     local due = bucket.counted_at + (1 - bucket.tokens) / bucket.rate + 1e-6
     next_due = math.min(next_due or due, due)
   elseif not binds or grant > taken then

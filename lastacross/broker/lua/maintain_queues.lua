@@ -1,9 +1,9 @@
 -- maintain_queues: promote due tasks, rescue expired leases and read the last upload. Workers run it every second.
 --
--- ARGV: the current time as trusted_time takes it, the maximum number of tasks to move per queue, 1 to end expired
+-- ARGV: the current time in trusted_time's format, the maximum number of tasks to move per queue, 1 to end expired
 -- leases, then the queues.
 -- Returns promote_due's two values, rescue_expired's list, the last upload's digest, time and version, and the
--- server's time in seconds since the epoch, so that workers soon notice if its clock is set.
+-- server's time in seconds since the epoch, so that workers soon notice if its clock is changed.
 -- States   promote: scheduled → ready
 -- States   rescue: leased → ready, dead, gone
 --

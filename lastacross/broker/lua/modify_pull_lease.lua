@@ -1,7 +1,7 @@
 -- modify_pull_lease: make a pull task's lease end some seconds from now; 0 returns the task immediately.
 --
--- ARGV: the current time, the queue, the task's name, the eta known to the caller, the lease's seconds and the
--- request.
+-- ARGV: the current time, the queue, the task's name, the eta known to the caller, the length of the lease in
+-- seconds, and the request.
 -- Returns 'ok', 'paused', 'expired', 'tombstoned' or 'unknown', and the new eta or ''.
 -- States   modify: leased → leased, ready
 --

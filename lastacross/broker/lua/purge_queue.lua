@@ -63,7 +63,7 @@ for _, group in ipairs(groups_of_all()) do
   end
 end
 for _, key in ipairs({ SCHEDULED .. queue, LEASED .. queue }) do
-  -- The tasks that stay are passed over.
+  -- Skip the tasks that stay.
   local first, entries = 0, { '' }
   while count < limit and #entries > 0 do
     entries = call('ZRANGE', key, first, first + limit - count - 1)

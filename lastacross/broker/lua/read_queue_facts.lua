@@ -1,4 +1,4 @@
--- read_queue_facts: read the settings and the present numbers of several queues.
+-- read_queue_facts: read the settings and current numbers of several queues.
 --
 -- ARGV: the current time, then at most 20 queues.
 -- Returns whether RQ's tools have suspended all workers, then for each queue nine values: its settings (rate,
@@ -14,7 +14,7 @@ local FRONT = 3
 
 local now = tonumber(ARGV[1])
 
--- The lists of all queues, by queue, because reading them once per queue would take most of the time.
+-- The lists of all queues, grouped by queue. Reading them once per queue would take most of the script's time.
 local lists_of = {}
 for position = 2, #ARGV do
   lists_of[ARGV[position]] = { READY .. ARGV[position] }
@@ -26,7 +26,7 @@ for _, list in ipairs(call('SMEMBERS', QUEUES)) do
   end
 end
 
--- Run-now requests are in no list of their queue. These lists are short.
+-- Run-now requests are not in their queue's lists, but in separate ones, which are short.
 local MAX_RUN_NOW = 1000
 local requests_of = {}
 for _, group in ipairs(groups_of_all()) do
@@ -85,7 +85,7 @@ local function pull_numbers(queue)
   local pull, leased = PULL .. queue, call('ZCOUNT', PULL_LEASED .. queue, '(' .. ARGV[1], '+inf')
   local ready = call('ZCOUNT', pull, '-inf', ARGV[1])
   local oldest = tonumber(call('ZRANGE', pull, 0, 0, 'WITHSCORES')[2] or '')
-  -- A lease moves a task's eta to its end, so the next eta may be that of a leased task.
+  -- A lease moves a task's eta to the lease's end, so the next eta may be that of a leased task.
   local next_due = tonumber(call('ZRANGEBYSCORE', pull, '(' .. ARGV[1], '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2] or '')
   return ready > 0 and { queue, ready } or {}, leased, call('ZCARD', pull) - ready - leased,
     ready > 0 and oldest or nil, next_due

@@ -11,7 +11,7 @@ for position = #ARGV - 1, 1, -2 do
   local queue = queue_of(id)
   if call('ZREM', LEASED .. queue, id .. ':' .. lease) == 1 then
     local status, target = unpack(call('HMGET', RECORD .. id, 'status', 'target'))
-    -- Return a task without a record, too, so that the next lease ends it and counts it in its batch.
+    -- Also return a task that has no record, so that the next lease ends it and counts it in its batch.
     make_ready(queue, id, target, 'LPUSH')
     if status then
       call('HSET', RECORD .. id, 'status', 'queued')

@@ -28,7 +28,7 @@ call('SREM', QUEUE_NAMES, queue)
 call('SREM', PAUSED, queue)
 call('SREM', DRAINING, queue)
 call('SREM', QUEUES, READY .. queue)
--- Every process reads the settings again within a second.
+-- Every process rereads the settings within a second.
 if call('EXISTS', UPLOAD) == 1 then
   call('HINCRBY', UPLOAD, 'version', 1)
 end

@@ -1,6 +1,6 @@
 -- rescue_expired: make tasks ready again whose leases expired because their worker died or stalled.
 --
--- ARGV: the current time as trusted_time takes it, the maximum number of tasks to move per queue, then the queues.
+-- ARGV: the current time in trusted_time's format, the maximum number of tasks to move per queue, then the queues.
 -- Returns a flat list: for each ended lease, the task's id and 'ready', 'poison', 'damaged' or 'gone'.
 -- States   rescue: leased → ready, dead, gone
 -- include: keys

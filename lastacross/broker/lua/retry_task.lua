@@ -1,15 +1,15 @@
 -- retry_task: schedule a failed task for its next attempt, unless its batch is cancelled.
 --
 -- ARGV: the task's id, its lease id, the eta of its next attempt, this attempt's HTTP status or '', the current
--- time, 1 if the attempt reached the application, 1 if the next attempt must run alone, too, the attempt as JSON
--- for the task's history or '', and the span of this delivery as a traceparent or ''.
+-- time, 1 if the attempt reached the application, 1 if the next attempt must also run alone, the attempt as JSON for
+-- the task's history or '', and the span of this delivery as a traceparent or ''.
 -- Returns 1, or 0 if the lease was already lost.
 -- States   retry: leased → scheduled, gone
 -- include: keys
 -- include: fan_in
 -- include: lose
 
--- A person should look at a task that has failed so often. Readers drop the tasks that have ended since.
+-- A person should look at a task that has failed this often. Readers drop the tasks that have since ended.
 local FAILING_ATTEMPTS, MAX_FAILING = 10, 1000
 
 local id, lease, eta, now = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[5])

@@ -1,7 +1,7 @@
 -- run_task: run a task now, whatever its eta and its queue's rate, limit or pause.
 --
 -- ARGV: the task's id and the current time.
--- Returns 'ready', 'running' if the task is already running, 'waiting' if it waits for its batch, or 'gone' if
+-- Returns 'ready', 'running' if the task is already running, 'waiting' if it is waiting for its batch, or 'gone' if
 -- it does not exist.
 -- States   run now: ready, scheduled, dead → ready
 --

@@ -3,10 +3,10 @@
 -- KEYS: at most 100 lists and sorted sets of tasks, in the order in which to look at them.
 -- ARGV: the rank to start from in the first one, the maximum numbers of tasks to look at and to find, and the
 -- filter: the beginning of the URL, a part of the name, the batch, the HTTP status of the last answer, and the
--- times in the format of created_at before and after which a task was added; '' for each that does not matter.
+-- times in the format of created_at before and after which a task was added; '' for each part that is not used.
 -- Then for each key its kind: 'list', 'oldest' or 'newest' for a sorted set read from that end, or for a pull queue
--- the queue, a space and nothing else, because its members are names.
--- Returns the number of keys that were read to their ends, the rank to continue with in the next one, the number of
+-- its name followed by a space, because the members of its set are names.
+-- Returns the number of keys that were read to the end, the rank to continue with in the next one, the number of
 -- tasks looked at, and the ids of the matching ones.
 -- include: keys
 

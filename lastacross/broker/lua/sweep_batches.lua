@@ -53,14 +53,14 @@ local function is_idle(batch)
   local sealed, created_at, added_at = unpack(call('HMGET', BATCH .. batch, 'sealed', 'created_at', 'added_at'))
   local last = number_of(added_at)
   if sealed == '0' and not last then
-    -- The former release does not note when it adds members.
+    -- The previous release does not record when it adds members.
     call('HSET', BATCH .. batch, 'added_at', instant(now))
   end
   return sealed == '0' and last and now - last > MAX_IDLE_SECONDS
 end
 
--- Whether nobody can fill and seal a child batch any longer, because the member that opened it was deleted, purged
--- or dropped, or was a deleted or expired dead letter. An existing dead letter may be retried and continue filling.
+-- Whether a child batch can no longer be filled and sealed, because the member that opened it was deleted, purged or
+-- dropped, or was a deleted or expired dead letter. An existing dead letter may be retried and continue filling.
 local function is_abandoned(batch)
   local sealed, parent = unpack(call('HMGET', BATCH .. batch, 'sealed', 'parent'))
   if sealed ~= '0' or not parent then
@@ -72,8 +72,8 @@ local function is_abandoned(batch)
   end
   local key = BATCH .. parents_batch
   local queue, outcome = call('HGET', key, 'queue'), call('HGET', key .. ':children', at .. ':outcome')
-  -- A member that waits for this child has no bit yet. If a member has a bit but no outcome, it had already ended
-  -- when a late request opened the child. create_batch now refuses such requests.
+  -- The bit of a member that is still waiting for this child has not been set yet. If a member has a bit but no
+  -- outcome, it had already ended when a late request opened the child. create_batch now refuses such requests.
   local has_ended
   if outcome then
     has_ended = outcome ~= 'done'
@@ -111,7 +111,7 @@ while true do
   end
   if index == 0 and call('EXISTS', BATCH .. batch) == 1 then
     repair(batch)
-    -- The former release does not list the batches that it creates.
+    -- The previous release does not list the batches that it creates.
     call('ZADD', KNOWN_BATCHES, 'NX', call('ZSCORE', OPEN_BATCHES, batch) or now, batch)
     if is_idle(batch) or is_abandoned(batch) then
       abandoned[#abandoned + 1] = batch

@@ -1,11 +1,11 @@
 -- sweep_dead_groups: correct the groups of dead letters.
 --
 -- ARGV: the current time, the maximum number of letters to check in this call, the number of the group to start
--- from, and the rank of its letter to start from.
+-- from, and the rank of the letter in it to start from.
 -- Returns the group's number and the rank to continue with; 0 and 0 after the last group.
 --
--- Letters expire by themselves. Workers of the former release and RQ's tools retry and delete letters without
--- counting; sweep_foreign finds the letters that the former release has made.
+-- Letters expire on their own. Workers of the previous release and RQ's tools retry and delete letters without
+-- updating the counts; sweep_foreign finds the letters that the previous release created.
 -- include: keys
 -- include: dead_groups
 

@@ -52,7 +52,7 @@ for position = 3, #ARGV do
       end
     end
   end
-  -- RQ keeps failed jobs for a year, so they collect at the end. Later rounds also check the other entries.
+  -- RQ keeps failed jobs for a year, so they accumulate at the end. Later rounds also check the other entries.
   local newest = call('ZREVRANGE', DEAD .. queue, 0, limit - 1)
   local rank = seen % math.max(1, call('ZCARD', DEAD .. queue))
   for _, id in ipairs(call('ZRANGE', DEAD .. queue, rank, rank + limit - 1)) do
@@ -70,7 +70,7 @@ for position = 3, #ARGV do
         restore(queue, id)
       end
     elseif dead_at and status == 'failed' and not is_in_group(group, id) then
-      -- A worker of the former release has made this letter, and does not count it.
+      -- A worker of the previous release created this letter, and did not count it.
       local expires_at = call('ZSCORE', DEAD .. queue, id)
       if expires_at then
         join_dead_group(id, number_of(dead_at) and dead_at or '0', expires_at)

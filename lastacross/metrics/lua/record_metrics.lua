@@ -1,13 +1,13 @@
 -- record_metrics: add one process's counts of the last second to their minute and to the totals.
 --
 -- KEYS: the prefix of all metrics.
--- ARGV: the minute since the epoch, and for how many minutes to keep it. Then come at most 100 names, each as its
--- kind, its name, the limit of names of its kind, the number of strings that follow, and pairs of an index and a
--- number to add.
--- Returns how many names were counted under 'other', because their kind already had as many names as it may have.
+-- ARGV: the current minute since the epoch, and how many minutes to keep it. Then come at most 100 names, each as its
+-- kind, its name, the maximum number of names of its kind, the number of strings that follow, and pairs of an index
+-- and a number to add.
+-- Returns how many names were counted under 'other', because their kind already had its maximum number of names.
 --
--- An hour of a name is one hash, so that Redis keeps it as a listpack: field <minute> has the outcomes and running
--- times, and field w<minute> the waiting times. Each stays below 64 bytes unless the times differ widely.
+-- Each hour of data for a name is one hash, so that Redis keeps it as a listpack: field <minute> has the outcomes and
+-- running times, and field w<minute> the waiting times. Each stays below 64 bytes unless the times differ widely.
 -- include: call
 
 local minute, kept_minutes = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -84,7 +84,7 @@ while position <= #ARGV do
   end
   call('EXPIRE', key, (kept_minutes + 60) * 60)
   add_to(KEYS[1] .. 'total:' .. kind, name, all)
-  -- A page that shows a day of every name reads these instead of each minute of each name.
+  -- A page that shows one day for every name reads these fields instead of each minute of each name.
   local of_hour = KEYS[1] .. 'hours:' .. kind .. ':' .. string.format('%d', hour)
   add_to(of_hour, name, all)
   call('EXPIRE', of_hour, (kept_minutes + 60) * 60)

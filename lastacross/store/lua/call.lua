@@ -10,7 +10,7 @@ local sure_call = redis.call
 local ASIDE_SECONDS = 30 * 86400
 local MAX_DAMAGES = 1000
 
--- Report damage with a line that the next worker to collect such reports will log.
+-- Report damage in a line that the next worker to collect such reports will log.
 local function note_damage(text)
   try('RPUSH', DAMAGES, text)
   try('LTRIM', DAMAGES, -MAX_DAMAGES, -1)

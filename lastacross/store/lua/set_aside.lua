@@ -1,6 +1,6 @@
 -- set_aside: move keys that have the wrong type aside.
 --
--- ARGV: for each key its name and its type.
+-- ARGV: for each key its name and its expected type.
 -- Returns the names of the moved keys.
 -- include: call
 

@@ -1,6 +1,6 @@
 -- dead_groups: count the dead letters by handler, answer and reason. Needs keys.
 --
--- One hash has all groups, so that showing them takes one read: '<number of letters> <time of the newest letter>
+-- One hash holds all groups, so that showing them takes one read: '<number of letters> <time of the newest letter>
 -- <JSON list of the handler, the answer's status and the normalised reason>'. The ids are in a sorted set per group,
 -- scored by their expiry. The record's field `dead_group` names the set.
 
@@ -10,14 +10,14 @@ local MAX_TEXT = 200
 local ID_LENGTH = 8
 
 -- Replace the parts of a reason that differ from letter to letter: quoted text, and words that contain a digit. The
--- status stays, because the group has only one.
+-- status stays, because all letters of a group have the same one.
 local function normalised(reason)
   local text = string.sub(string.match(reason, '^%s*([^\r\n]*)'), 1, 2 * MAX_TEXT)
   local answered = string.match(text, '^answered %d+') or ''
   text = string.sub(text, #answered + 1)
   text = string.gsub(text, "'[^']*'", "'*'")
   text = string.gsub(text, '"[^"]*"', '"*"')
-  -- One pattern with the digit in it would take a second look at every character for each character of a long word.
+  -- A single pattern that includes the digit would scan a long word again from each of its characters.
   text = string.gsub(text, '[%w_]+', function(word)
     return string.find(word, '%d') and '#' or nil
   end)
@@ -34,7 +34,7 @@ local function handler_of(description)
   return string.sub(path, 1, MAX_TEXT)
 end
 
--- Rewrite a group's number of letters; a group without letters is forgotten.
+-- Update the number of letters in a group; a group without letters is removed.
 local function count_group(group)
   local letters, text = call('ZCARD', DEAD_GROUP .. group), call('HGET', DEAD_GROUPS, group)
   if letters == 0 then
@@ -44,7 +44,7 @@ local function count_group(group)
   end
 end
 
--- Take a letter out of its group, before its record changes. A task that is not a dead letter has no group.
+-- Take a letter out of its group before its record changes. A task that is not a dead letter has no group.
 local function leave_dead_group(id)
   local group = call('HGET', RECORD .. id, 'dead_group')
   if group then

@@ -1,7 +1,7 @@
 -- due: promote scheduled tasks. Needs keys, fan_in and lose.
 
--- Collect a queue's due tasks with `arrive`. Returns their number, and the eta of the next task or nil.
--- The caller must finish by running `make_arrivals_ready` once.
+-- Collect a queue's due tasks with `arrive`. Returns how many there were, and the eta of the next task or nil. The
+-- caller must finish by running `make_arrivals_ready` once.
 local function promote_of(queue, now, limit)
   local scheduled, moved = SCHEDULED .. queue, 0
   local due = call('ZRANGEBYSCORE', scheduled, '-inf', instant(now), 'LIMIT', 0, limit)
@@ -22,7 +22,7 @@ local function promote_of(queue, now, limit)
   return moved, first[2] and tonumber(first[2])
 end
 
--- Promote the due tasks of many queues. Returns their number, and the eta of the next task or ''.
+-- Promote the due tasks of many queues. Returns how many there were, and the eta of the next task or ''.
 local function promote_of_all(queues, now, limit)
   local moved, next_due = 0, nil
   for _, queue in ipairs(queues) do

@@ -26,7 +26,7 @@ local function is_status(text)
   return string.find(STATUSES, ' ' .. text .. ' ', 1, true) ~= nil
 end
 
--- A script that purges sets this, so that no later purge deletes the completion tasks that it makes ready.
+-- A purging script sets this, so that no later purge deletes the completion tasks that it makes ready.
 local fired_by
 
 -- Make a waiting task ready, because its batch is complete.

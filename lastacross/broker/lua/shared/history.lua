@@ -7,7 +7,7 @@
 local MAX_ATTEMPTS = 20
 local HISTORY_SECONDS = 32 * 86400
 
--- Append one attempt, as JSON. `has_history` is the record's field, `seconds` how long to keep the history.
+-- Append one attempt, as JSON. `has_history` is the record's field, and `seconds` is how long to keep the history.
 local function note_attempt(id, attempt, has_history, seconds)
   if not has_history then
     call('DEL', HISTORY .. id)

@@ -2,7 +2,8 @@
 -- include: call
 -- include: arrival
 
--- RQ's tools "clean" the registry of leased tasks by score, so our scores are a day later than the leases' ends.
+-- RQ's tools "clean" the registry of leased tasks by score, so our scores are a day later than the ends of the
+-- leases.
 local LEASE_SHIFT = 86400
 
 -- Parse a number from a record or a setting. Returns nil if it is invalid, negative or too large.
@@ -66,7 +67,7 @@ local function ready_lists_of(queue)
   return lists
 end
 
--- Wake the workers that may be waiting for a concurrency slot of this queue, because one is free.
+-- Wake the workers that may be waiting for a concurrency slot of this queue, because one has become free.
 local function wake_for_slot(queue)
   local max_concurrent, group = unpack(call('HMGET', SETTINGS .. queue, 'max_concurrent', 'group'))
   if not max_concurrent or max_concurrent == '' then
@@ -163,7 +164,7 @@ local function count_executed(queue, number, now)
   end
 end
 
--- Delete a task's record with its history. A dead letter must leave its group first.
+-- Delete a task's record and its history. A dead letter must leave its group first.
 local function delete_record(id)
   call('DEL', RECORD .. id, HISTORY .. id)
 end

@@ -85,7 +85,7 @@ local function dead_letter_if_damaged(id, queue, status, now)
 end
 
 -- Recover a task whose lease was lost, and return it to the front of its list. `started` is true or false, or nil if
--- that is unknown. If `is_blameless`, its process did not die by itself, so no crash is counted.
+-- that is unknown. If `is_blameless`, its process did not die on its own, so no crash is counted.
 -- Returns 'ready', 'poison', 'damaged' or 'gone'.
 local function lose(id, queue, lease, started, now, is_blameless)
   if call('ZREM', LEASED .. queue, id .. ':' .. lease) == 1 then
@@ -103,7 +103,7 @@ local function lose(id, queue, lease, started, now, is_blameless)
     return 'gone'
   end
   if fields.started == lease and (started == nil or fields.suspect) then
-    -- A suspect runs outside its worker process, and that process records only the starts of other tasks.
+    -- A suspect runs outside its worker process, which records only the starts of other tasks.
     started = true
   end
   if started then
@@ -142,9 +142,9 @@ local function split_entry(entry)
 end
 
 -- Recover tasks so that they run again in the order in which they were leased. Each is pushed to the front of its list,
--- so the one to run first comes last. Adds each task id and the result of `lose` to `results`.
--- Each loss is { queue = , entry = , started = }. Started tasks run first, because they have waited the longest.
--- If there are more than `limit`, only that many are recovered, which are the last to run.
+-- so the one to run first must come last. Adds each task id and the result of `lose` to `results`. Each loss is {
+-- queue = , entry = , started = }. Started tasks run first, because they have waited the longest. If there are more
+-- than `limit`, only the `limit` tasks that will run last are recovered.
 local function lose_all(losses, now, results, is_blameless, limit)
   for _, loss in ipairs(losses) do
     loss.id, loss.lease, loss.number = split_entry(loss.entry)

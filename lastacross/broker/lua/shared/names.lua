@@ -20,12 +20,12 @@ local function answer_for_used_name(id, first, last)
   local status, request, dead_at = unpack(call('HMGET', RECORD .. id, 'status', 'request', 'dead_at'))
   local tombstone = call('GET', TOMBSTONE .. id)
   if status and not (status == 'failed' and dead_at) then
-    -- The task failed but has no dead_at, so a stock worker took it. A sweep will restore it.
+    -- A task that failed but has no dead_at was taken by a stock worker. A sweep will restore it.
     return request and is_request(request, first, last) and 0 or 10
   elseif tombstone then
     return is_request(tombstone, first, last) and 0 or 11
   elseif status then
-    -- The dead letter is older than its tombstone, so the name is free again.
+    -- The dead letter has outlived its tombstone, so the name is free again.
     leave_dead_group(id)
     delete_record(id)
     call('ZREM', DEAD .. queue_of(id), id)

@@ -22,7 +22,7 @@ local function index_pull_task(queue, name, tag, eta)
   end
 end
 
--- Remove a task from every set. Returns whether it was there.
+-- Remove a task from every set. Returns whether it was in its queue's set.
 local function remove_pull_task(queue, name, tag)
   call('ZREM', PULL_LEASED .. queue, name)
   local set = tag_set(queue, tag)

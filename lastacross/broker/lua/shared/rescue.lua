@@ -1,7 +1,7 @@
 -- rescue: make tasks with expired leases ready again. Needs keys, fan_in, lose and server_time.
 
--- A dead machine may have held more tasks than one call moves. The entries are sorted beyond the limit, so that the next
--- call's tasks come before this one's.
+-- A dead machine may have held more tasks than one call moves. More entries than the limit are sorted, so that the
+-- tasks of the next call come before those of this one.
 local SORTED_PER_MOVED = 10
 
 -- Returns a flat list with a task id and 'ready', 'poison', 'damaged' or 'gone' for each lease that was ended.

@@ -6,8 +6,8 @@ local function server_time()
 end
 
 -- The caller's time is '<seconds>', or '<seconds>~<tolerance>' if it was computed from an earlier answer of this
--- server. If the server's clock differs by more, it was set and the caller has not noticed it yet, or the call was
--- delayed. In both cases leases of living workers may seem to have expired.
+-- server. If the server's clock differs by more, it was changed and the caller has not noticed yet, or the call was
+-- delayed. In both cases, the leases of live workers may seem to have expired.
 -- Returns the time and whether it agrees with the server's clock.
 local function trusted_time(text)
   local seconds, tolerance = string.match(text, '^([^~]*)~?(.*)$')
