@@ -15,7 +15,7 @@ from lastacross.broker.steps import Broker, Steps, transient_errors
 from lastacross.store import DEAD_GROUPS, RECORD_PREFIX, dead_group_key
 
 OTHER = "other"
-"""The group of all letters for which there was no place among the first 1,000 groups."""
+"""The group of all letters for which there was no room in the first 1,000 groups."""
 MAX_PAGE = 100
 # The maximum number of letters that one step checks to find some that are older than the request.
 _MAX_CHUNKS = 10
@@ -41,12 +41,12 @@ class DeadGroup:
 
     @property
     def is_other(self) -> bool:
-        """Whether this group holds the letters for which no other group could be created."""
+        """Whether this is the group of the letters for which there was no room in other groups."""
         return self.id == OTHER
 
 
 class DeadGroups(Steps):
-    """Changes groups of dead letters. Every method raises ``TransientError`` if Redis is unavailable."""
+    """Reads and changes dead-letter groups. Methods raise ``TransientError`` if Redis is unavailable."""
 
     def all(self) -> list[DeadGroup]:
         """All groups (at most 1,001), largest first, in one read."""

@@ -18,7 +18,7 @@ _ALLOWED = frozenset(
     {"x-appengine-current-namespace", "x-appengine-default-namespace", "x-appengine-failfast"}
 )
 _RESERVED_PREFIXES = ("x-appengine-", "x-google-")
-# The second line lists headers that describe a connection, because a stored task has no connection.
+# The headers in the second line describe a connection, which a stored task does not have.
 _RESERVED = frozenset(
     {"host", "content-length"}
     | {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "expect"}

@@ -1,7 +1,7 @@
 """A task's last failed attempts, which are kept as long as its record.
 
-Pure, except for ``History``, which reads them. A task that succeeds the first time has no history and needs
-no command for one.
+Pure, except for ``History``, which reads them. A task that succeeds the first time has no history and costs
+no extra command.
 """
 
 import json

@@ -1,6 +1,7 @@
 """Looks up tasks by name, lists a queue's tasks by state, and reads a task with its payload.
 
-It also retries or deletes all dead letters of a queue, in steps that let other queues go on in between.
+It also retries or deletes all dead letters of a queue, in steps, so that other queues can continue in
+between.
 """
 
 import json

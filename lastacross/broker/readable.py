@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 
 MAX_INSTANT = 253_402_300_800.0
-"""The end of the year 9999, seconds since the epoch."""
+"""The end of the year 9999, in seconds since the epoch."""
 MAX_SECONDS = 1e9
 
 MAX_INDEX_DIGITS = 9
@@ -67,7 +67,7 @@ def _text(value: bytes) -> str | None:
     return None
 
 
-# Caching pays off because tasks added by the same code have equal requests, except for their queries.
+# Caching pays off because tasks added by the same code have identical requests, except for their queries.
 @functools.lru_cache(maxsize=256)
 def _request(value: bytes) -> str | None:
     return _text(value) if _REQUEST.fullmatch(value) else "not a method and a path"

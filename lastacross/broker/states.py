@@ -26,7 +26,7 @@ WAITING = State("waiting", "deferred", deferred_key)
 
 ALL = (READY, SCHEDULED, LEASED, DEAD, WAITING)
 STATES = tuple(state.name for state in ALL)
-"""The names of the states, as in docs/lifecycle.md; a ``waiting`` task waits for its batch."""
+"""The names of the states, as in docs/lifecycle.md; a ``waiting`` task is waiting for its batch."""
 
 STATE_OF_STATUS = {state.status: state.name for state in ALL}
 

@@ -112,7 +112,7 @@ class LeaseResult:
 
 @contextlib.contextmanager
 def transient_errors() -> Iterator[None]:
-    """Raise TransientError if Redis is unavailable. Only ``refuse_new_tasks`` raises this error, too."""
+    """Raise TransientError if Redis is unavailable. Only ``refuse_new_tasks`` also raises this error."""
     try:
         with translated_errors():
             yield

@@ -29,7 +29,7 @@ _FIELDS = (
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """A worker process's own account of itself.
+    """A worker process's report about itself.
 
     ``running`` has the ids of the running tasks and their start times, oldest first, at most 64. Times are in
     seconds since the epoch. ``waiting`` counts tasks that the process has leased but not started.

@@ -282,7 +282,7 @@ def run(body: bytes) -> object:
         raise
     if result is None:
         return None
-    # Recognize results that need no further handling without the cost of isawaitable().
+    # Recognize results that cannot be awaited without paying for isawaitable().
     kind = type(result)
     if kind not in _GENERATORS and not hasattr(kind, "__await__"):
         return result

@@ -14,7 +14,7 @@ OUTCOMES = ("done", "retried", "dead", "crashed", "lost")
 
 BUCKETS = 26
 BOUNDS = tuple(2.0**number / 1000 for number in range(BUCKETS - 1))
-"""The upper bounds of all buckets but the last, in seconds: 1 ms, doubling up to 4.7 hours."""
+"""The upper bounds of all buckets except the last, in seconds: 1 ms, doubling up to 4.7 hours."""
 
 # The number under which Redis stores each count. Numbers up to 127 take one byte.
 SECONDS_INDEX = 8

@@ -27,7 +27,7 @@ _log = logs.get("lastacross.metrics")
 
 
 Attempt = tuple[str, str, str, float, float]
-"""An attempt that has ended, as a plain tuple because a worker makes one for every task.
+"""An attempt that has ended; it is a plain tuple, because a worker creates one for every task.
 
 It consists of the queue, the handler ('' if the attempt reached none), one of ``OUTCOMES``, the running
 time, and the time from the task's eta to its start. Times are in seconds.

@@ -26,11 +26,11 @@ QUEUES = "queues"
 CRON = "cron"
 """The runs of cron jobs, which have no times: ``done``, ``dead`` (failed) or ``lost``."""
 OTHER = "other"
-"""The name under which attempts are counted once a kind has as many names as it may have."""
+"""The name under which attempts are counted once a kind has its maximum number of names."""
 
 KEPT_MINUTES = 72 * 60
 LIMITS = {QUEUE: 200, HANDLER: 200, CRON: 200, EVERYTHING: 1}
-"""The most names per kind. A name without an attempt for 72 hours makes room for a new one."""
+"""The maximum number of names per kind. A name without an attempt for 72 hours makes room for a new one."""
 MAX_NAME_CHARACTERS = 200
 NAMES_PER_CALL = 50
 _MINUTE = 60

@@ -22,7 +22,7 @@ ANSWER_SECONDS = 0.5
 # A caller waits while the connection to listen on is made, so this is short and seldom retried.
 LISTEN_SECONDS = 0.2
 LISTEN_AGAIN_SECONDS = 30.0
-# How often the events that have arrived are read.
+# How often incoming events are read.
 LOOK_SECONDS = 0.05
 # Published when a replica has become the master, and when all of the failover's steps are done.
 EVENTS = ("+promoted-slave", "+switch-master")

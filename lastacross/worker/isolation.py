@@ -180,7 +180,7 @@ class IsolatedProcess:
         child = self._child
         if child is not None:
             child.send_signal(signal.SIGKILL)
-        # Once we hold the lock, a thread that was waiting for an answer has noticed the end.
+        # Once we hold the lock, a thread that was waiting for an answer has seen the connection end.
         with self._lock:
             if self._child is not None:
                 self._forget(self._child, 0)

@@ -2,7 +2,7 @@
 --
 -- ARGV: the current time, then for each task its id, its lease id, and three fields of its record: its member
 -- '<batch id>:<index>', its tombstone's lifetime in seconds and its request. A missing field is ''.
--- Returns for each task 1, or 0 if its lease was already lost.
+-- Returns 1 for each task, or 0 if its lease was already lost.
 -- States   ack: leased → gone
 --
 -- One script both sets the fan-in bit and ends the task, because a crash between two scripts would leave the

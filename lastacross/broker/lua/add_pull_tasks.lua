@@ -2,8 +2,8 @@
 --
 -- ARGV: for each task its id, its eta, the number of strings that follow, and these strings: its record's other
 -- fields and values.
--- Returns for each task 0 if it was added, or App Engine's code: 10 if a task with this name exists, 11 if the
--- name is tombstoned.
+-- Returns, for each task, 0 if it was added, or App Engine's code: 10 if a task with this name exists, 11 if the name
+-- is tombstoned.
 -- States   add: new → ready, scheduled
 --
 -- One script checks the name and writes the task, so no other caller can take the name in between.

@@ -3,8 +3,8 @@
 -- ARGV: the current time, then for each task its id, its eta ('' if it is ready now), its target ('' for none,
 -- otherwise the record's field of that name), the number of strings that follow, and these strings: its
 -- record's fields and values.
--- Returns for each task 0 if it was added, or App Engine's code: 10 if a task with this name exists, 11 if the
--- name is tombstoned.
+-- Returns, for each task, 0 if it was added, or App Engine's code: 10 if a task with this name exists, 11 if the name
+-- is tombstoned.
 -- States   add: new → ready, scheduled
 --
 -- One script checks the name and writes the task, so no other caller can take the name in between.

@@ -1,7 +1,7 @@
 -- delete_dead: delete dead letters. A task in any other state stays.
 --
 -- ARGV: the current time, then the task ids.
--- Returns for each task 1 if it was deleted, or 0 if it is not a dead letter.
+-- Returns, for each task, 1 if it was deleted, or 0 if it is not a dead letter.
 -- States   delete: dead → gone
 -- include: keys
 -- include: fan_in

@@ -1,7 +1,7 @@
 -- delete_tasks: delete tasks in any state. A running task still finishes, but its result is ignored.
 --
 -- ARGV: the current time, then the task ids.
--- Returns for each task 1 if it was deleted, or 0 if it does not exist.
+-- Returns, for each task, 1 if it was deleted, or 0 if it does not exist.
 -- States   delete: ready, scheduled, leased, dead → gone
 -- include: keys
 -- include: fan_in

@@ -8,8 +8,7 @@ local queue = ARGV[1]
 local is_new = call('SADD', QUEUE_NAMES, queue)
 call('HSET', SETTINGS .. queue, 'is_disabled', '0', 'is_own', '1', 'group', 'default', unpack(ARGV, 2))
 if call('EXISTS', UPLOAD) == 1 then
-  -- A new version makes every process refresh its queues. If nothing has been uploaded yet, a process will soon do
-  -- so.
+  -- A new version makes every process refresh its queues. If there is no upload yet, a process will soon make one.
   call('HINCRBY', UPLOAD, 'version', 1)
 end
 wake_group('default')

@@ -218,8 +218,7 @@ local function leave(group)
   end
 end
 
--- Leave a task in its list, because it must start immediately. This worker begins with that list once a thread is
--- free.
+-- Leave a task that must start immediately in its list. This worker begins with that list once a thread is free.
 local function leave_for_free_thread(group, list)
   if not is_asleep then
     resume_at_list = resume_at_list or list
@@ -280,8 +279,7 @@ end
 -- Some tasks stay in the list, so make sure that a worker asks for them as soon as one of them may run.
 local function leave_rest(list, group, taken, grant, bucket, binds)
   if bucket.tokens + 1e-6 < 1 then
-    -- Times are rounded to a microsecond, so add one microsecond. A worker that asked too early would ask over and
-    -- over.
+    -- Times are rounded to a microsecond, so add one. A worker that asked too early would ask over and over.
     local due = bucket.counted_at + (1 - bucket.tokens) / bucket.rate + 1e-6
     next_due = math.min(next_due or due, due)
   elseif not binds or grant > taken then

@@ -2,7 +2,7 @@
 --
 -- ARGV: expires_at in seconds since the epoch, then for each task its id, its lease id, and 1 if it has
 -- started.
--- Returns for each task 1, or 0 if its lease was already lost.
+-- Returns 1 for each task, or 0 if its lease was already lost.
 -- include: keys
 
 local score = instant(tonumber(ARGV[1]) + LEASE_SHIFT)

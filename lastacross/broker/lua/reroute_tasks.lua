@@ -8,8 +8,8 @@
 -- A lease moves misplaced tasks only in lists that its worker serves. Three cases need this script:
 -- - `rq requeue` puts another service's task into the queue's list while the queue has no workers of its own.
 -- - A service no longer exists, so no worker serves its list.
--- - A queue that used to be a pull queue has push tasks that were leased but not deleted. Only pull leases can see
--- them.
+-- - A queue that used to be a pull queue has push tasks that were leased but not deleted. Only pull leases
+--   see them.
 -- include: keys
 -- include: pull
 

@@ -1,7 +1,7 @@
 -- restore_orphans: restore tasks that are in no list and no registry, because a stock worker took them and died
 -- or because another program overwrote the list.
 --
--- ARGV: the ids of tasks that were in no list at two checks.
+-- ARGV: the ids of tasks that were in no list in two consecutive checks.
 -- Returns the ids of the restored tasks.
 -- States   restore: ready, scheduled, leased → ready, scheduled
 --

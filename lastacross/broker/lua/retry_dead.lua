@@ -1,7 +1,7 @@
 -- retry_dead: make dead letters ready again with all their retries.
 --
 -- ARGV: the current time, then the task ids.
--- Returns for each task 1, or 0 if it is not a dead letter.
+-- Returns 1 for each task, or 0 if it is not a dead letter.
 -- States   retry dead: dead → ready
 --
 -- Unlike in run_task, the queues' limits apply, because a thousand dead letters may be retried together.

@@ -46,7 +46,7 @@ local function repair(batch)
   complete_upwards(batch, now)
 end
 
--- How long a batch that is not sealed is kept after its last member was added.
+-- How long an unsealed batch is kept after its last member was added.
 local MAX_IDLE_SECONDS = 30 * 86400
 
 local function is_idle(batch)

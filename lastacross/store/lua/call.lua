@@ -4,7 +4,7 @@
 
 local try, type_of = redis.pcall, type
 
--- For code that runs once per task, if this run has just checked the key's type.
+-- For code that runs once per task, when the same run has just checked the key's type.
 local sure_call = redis.call
 
 local ASIDE_SECONDS = 30 * 86400

@@ -2,8 +2,7 @@
 -- include: call
 -- include: arrival
 
--- RQ's tools "clean" the registry of leased tasks by score, so our scores are a day later than the ends of the
--- leases.
+-- RQ's tools "clean" the registry of leased tasks by score, so our scores are a day after the leases end.
 local LEASE_SHIFT = 86400
 
 -- Parse a number from a record or a setting. Returns nil if it is invalid, negative or too large.

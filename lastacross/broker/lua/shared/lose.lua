@@ -8,7 +8,7 @@ local POISON_AFTER = 5
 local DEAD_LIFE_SECONDS = 30 * 86400
 
 -- Leave a tombstone, so that a chosen name is refused for a while after its task has ended.
--- `request` identifies the request that added the task, as in add_tasks; it is nil where it no longer matters.
+-- `request` identifies the request that added the task, as in add_tasks; it is nil when it no longer matters.
 local function leave_tombstone(id, seconds, request)
   if seconds then
     -- A damaged tombstone does not block any name.
@@ -142,9 +142,9 @@ local function split_entry(entry)
 end
 
 -- Recover tasks so that they run again in the order in which they were leased. Each is pushed to the front of its list,
--- so the one to run first must come last. Adds each task id and the result of `lose` to `results`. Each loss is {
--- queue = , entry = , started = }. Started tasks run first, because they have waited the longest. If there are more
--- than `limit`, only the `limit` tasks that will run last are recovered.
+-- so the one to run first must come last. Adds each task id and the result of `lose` to `results`.
+-- Each loss is { queue = , entry = , started = }. Started tasks run first, because they have waited the longest.
+-- If there are more than `limit`, only the `limit` tasks that will run last are recovered.
 local function lose_all(losses, now, results, is_blameless, limit)
   for _, loss in ipairs(losses) do
     loss.id, loss.lease, loss.number = split_entry(loss.entry)
