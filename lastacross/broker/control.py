@@ -38,7 +38,7 @@ class Control(Steps):
         return bool(self._run("drain_queue", [queue, 1 if is_draining else 0]))
 
     def forget(self, queue: str) -> int:
-        """Forget a disabled queue. Returns 1 for success, 0 if it is not disabled, or -1 if it has tasks."""
+        """Forget a disabled queue. Returns 1 if done, 0 if queue.yaml lists it, or -1 if it has tasks."""
         return int(self._run("remove_queue", [queue]))
 
     def delete_and_free(self, queue: str, names: Sequence[str]) -> list[bool]:

@@ -109,7 +109,7 @@ local function settings_of(queue)
     if is_disabled ~= '1' then
       missing[#missing + 1] = queue
     end
-    -- The queue is disabled because the last upload does not list it, so uploading again would not help.
+    -- A disabled queue is not in the last upload, so uploading again would not help.
     return nil
   end
   local found = { rate = number_of(rate), bucket_size = number_of(bucket_size), group = group or 'default',

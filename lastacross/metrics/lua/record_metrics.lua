@@ -1,9 +1,9 @@
 -- record_metrics: add one process's counts of the last second to their minute and to the totals.
 --
 -- KEYS: the prefix of all metrics.
--- ARGV: the current minute, counted from the epoch, and how many minutes to keep it. Then come at most 100 names, each as its
--- kind, its name, the maximum number of names of its kind, the number of strings that follow, and pairs of an index
--- and a number to add.
+-- ARGV: the current minute in minutes since the epoch, and how many minutes to keep it. Then come at most 100 names,
+-- each as its kind, its name, the maximum number of names of its kind, the number of strings that follow, and pairs
+-- of an index and a number to add.
 -- Returns how many names were counted under 'other', because their kind already had its maximum number of names.
 --
 -- Each hour of data for a name is one hash, so that Redis keeps it as a listpack: field <minute> has the outcomes and
