@@ -206,7 +206,7 @@ def report_death(
             as crashed.
 
     Returns:
-        a map from each task's id to 'ready', 'poison' or 'gone'.
+        a map from each task's id to 'ready', 'poison', 'damaged' or 'gone'.
 
     Raises:
         StoreUnavailableError: Redis does not answer; call again.
