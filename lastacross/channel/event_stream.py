@@ -99,7 +99,7 @@ class EventStream:
         self._release()
 
     def abandon(self) -> None:
-        """End a stream whose thread hangs in a write, by closing the socket so that the write returns."""
+        """End a stream whose thread is stuck in a write, by closing the socket so that the write returns."""
         self.close()
         if self._connection is not None:
             with contextlib.suppress(OSError):
@@ -148,7 +148,7 @@ class EventStream:
 def has_hung_up(connection: socket.socket | None) -> bool:
     """Whether the browser has closed its end of the connection; False if that cannot be detected.
 
-    Only the second write would detect it, two heartbeats later.
+    Without this check, only the second write would detect it, two heartbeats later.
     """
     # A TLS socket cannot be checked without blocking or decrypting.
     if type(connection) is not socket.socket:

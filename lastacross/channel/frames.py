@@ -1,6 +1,6 @@
 """Formats messages for the browser as server-sent events. Pure.
 
-Rules: HTML standard, section 9.2. A message's id is the id that Redis gave it in its stream.
+The rules are in the HTML standard, section 9.2. A message's id is the id that Redis gave it in its stream.
 """
 
 import json
@@ -52,14 +52,14 @@ def position(text: str) -> Position:
 
 
 def preamble(retry_ms: int, start: Position) -> bytes:
-    """A stream's beginning: the delay before reconnecting, and the position before any message."""
+    """A stream's beginning: the delay before reconnecting, and the position before the first message."""
     return f"retry: {retry_ms}\nid: {start}\n\n".encode()
 
 
 def message(at: Position, text: bytes) -> Message:
     """Format a message as an event.
 
-    A browser treats a carriage return as the end of a line. A text that contains one is therefore sent as
+    A browser treats a carriage return as the end of a line. A message that contains one is therefore sent as
     JSON in an event of type ``escaped``, which the script of ``/_ah/channel/jsapi`` decodes.
     """
     head = b"id: %d-%d\n" % at

@@ -2,7 +2,7 @@
 
 The reader delivers messages and the stream's thread takes them. While that thread is only waiting, the reader
 writes to the browser itself, because waking a thread for each message costs more than everything else
-(docs/internals.md). A browser that is slower than its messages costs bounded memory: a full mailbox is
+(docs/internals.md). A browser that cannot keep up with its messages uses bounded memory: a full mailbox is
 discarded, and the stream reads from Redis at the browser's pace until it has caught up.
 """
 
@@ -17,12 +17,12 @@ CAPACITY_BYTES = 131_072
 
 
 class Mailbox:
-    """Messages of one client id that are on their way to one browser.
+    """Messages for one client id that are in transit to one browser.
 
     Args:
         client_id: the client id of the messages.
         position: the last message that the browser has.
-        abandon: a callable that is called when the stream's thread has not shown up for too long.
+        abandon: a callable that is called when the stream's thread has not checked in for too long.
         clock: measures time.
         writer: a callable that writes to the browser during a delivery, or None if only the stream's thread
             may write.
@@ -71,7 +71,7 @@ class Mailbox:
         return self._written_at
 
     def idle_seconds(self) -> float:
-        """How long ago the stream's thread was last here; by now it may be writing or stuck in a write."""
+        """How long ago the stream's thread last checked in; by now it may be writing or stuck in a write."""
         return self._clock.monotonic() - self._touched_at
 
     def touch(self) -> None:

@@ -12,10 +12,10 @@ def send_message(client_id_or_token: str, message: str) -> None:
 
     Args:
         client_id_or_token: the receiver.
-        message: a text of at most 32,767 characters; use JSON for structured data.
+        message: a string of at most 32,767 characters; use JSON for structured data.
 
     Raises:
-        InvalidChannelClientIdError: the client id is empty, not text, or too long.
+        InvalidChannelClientIdError: the client id is empty, not a string, or too long.
         InvalidMessageError: the message is not a string, or too long.
         StoreUnavailableError: Redis is unavailable or is refusing writes.
     """
@@ -59,7 +59,7 @@ def last_id(client_id: str) -> str:
     shows.
 
     Raises:
-        InvalidChannelClientIdError: the client id is empty, not text, or too long.
+        InvalidChannelClientIdError: the client id is empty, not a string, or too long.
         StoreUnavailableError: Redis is unavailable.
     """
     tokens.check_client_id(client_id)

@@ -39,7 +39,7 @@ class Slots:
         """Take a slot.
 
         Args:
-            token: the stream's.
+            token: the stream's token.
             client: the client's network, or None if unknown, which exempts it from the limit per client.
 
         Returns:

@@ -14,7 +14,7 @@ KEEP_MESSAGES = 12_000
 # This is the default lifetime of a token, because a page that reconnects later needs a new token anyway.
 KEEP_SECONDS = 7_200
 
-# The number of messages per page of a replay; a page of the largest messages has 6 MB.
+# The number of messages per page of a replay; a page of messages of the maximum length takes up 6 MB.
 PAGE = 200
 # The maximum number of concurrent replays from Redis, which limits memory and connections when many streams
 # open at the same time.

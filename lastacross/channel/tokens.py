@@ -43,7 +43,7 @@ def create_channel(client_id: str, duration_minutes: int | None = None) -> str:
         duration_minutes: the token's lifetime, from 1 to 1440 minutes; None means 120.
 
     Raises:
-        InvalidChannelClientIdError: the client id is empty, not text, or too long.
+        InvalidChannelClientIdError: the client id is empty, not a string, or too long.
         InvalidChannelTokenDurationError: the duration is not a whole number from 1 to 1440.
         StoreUnavailableError: Redis is unavailable.
     """
@@ -59,7 +59,7 @@ def create_channel(client_id: str, duration_minutes: int | None = None) -> str:
 
 
 def create_recent_channel(client_id: str, seconds: float = 5.0) -> str:
-    """Create a token without Redis. Unlike with ``create_channel``, its page gets the last seconds' messages.
+    """Like ``create_channel``, but without asking Redis; its page also gets the last few seconds' messages.
 
     Use it for pages that are rendered often and tolerate repeated messages.
 
@@ -68,8 +68,8 @@ def create_recent_channel(client_id: str, seconds: float = 5.0) -> str:
         seconds: how far back the page's messages start, in seconds.
 
     Raises:
-        InvalidChannelClientIdError: the client id is empty, not text, or too long.
-        StoreUnavailableError: Redis, whose clock is used, has never been reached yet.
+        InvalidChannelClientIdError: the client id is empty, not a string, or too long.
+        StoreUnavailableError: Redis, whose clock is used, has not been reached yet.
     """
     check_client_id(client_id)
     now = store.current().now()

@@ -63,7 +63,7 @@ class Streams:
     """All the streams of a process.
 
     Args:
-        limits: their limits.
+        limits: the limits on the streams.
         clock: measures time.
     """
 
@@ -86,7 +86,7 @@ class Streams:
     def end(self) -> None:
         """End every stream and refuse new ones, because the process is stopping.
 
-        The browsers reconnect to another process. It may be called from a signal handler.
+        The browsers reconnect to another process. This may be called from a signal handler.
         """
         self._is_ending = True
         # Use a separate thread, because the thread interrupted by a signal may hold the locks.
@@ -138,7 +138,7 @@ class Streams:
             raise
 
     def _refuse(self, lack: Lack | None) -> None:
-        """Raise a refusal that gives the reason if no slot is left."""
+        """If no slot is left, raise a refusal that gives the reason."""
         if lack == "client":
             most = self.limits.max_streams_per_client
             reason = f"One network may have at most {most} open streams (LASTACROSS_STREAMS_PER_CLIENT)."

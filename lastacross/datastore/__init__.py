@@ -1,4 +1,4 @@
-"""The datastore, which keeps SQLAlchemy 2 models in the SQLite or PostgreSQL database of DATABASE_URL.
+"""The datastore, which keeps SQLAlchemy 2 models in DATABASE_URL's SQLite or PostgreSQL database.
 
     class Square(datastore.Model): ...
 
@@ -9,7 +9,7 @@
     with datastore.session(read_only=True) as session:
         squares = session.scalars(select(Square)).all()
 
-Each name is imported at its first use, because importing SQLAlchemy takes longer than a short command may.
+Each name is imported at its first use, because importing SQLAlchemy takes longer than a short command should.
 The module ``url`` checks DATABASE_URL, and ``migrate`` creates and changes tables.
 """
 

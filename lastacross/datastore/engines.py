@@ -90,7 +90,7 @@ def build(
         database: the database to connect to.
         for_migrations: whether to build it without a pool and, on SQLite, without foreign keys. Rebuilding
             a table drops it first. With foreign keys, this would delete the rows that refer to it.
-        busy_seconds: the time that a SQLite writer waits for its turn; None means the usual time.
+        busy_seconds: the time that a SQLite writer waits for its turn; None means the default.
     """
     pool: dict[str, Any] = {"poolclass": NullPool}
     if not for_migrations:
@@ -185,8 +185,8 @@ def _enter_wal(connection: sqlite3.Connection) -> None:
 class _WritersQueue:
     """Lets only one thread of this process at a time ask SQLite for the write lock.
 
-    If all threads ask and sleep in between, the file is idle most of the time. In a measurement, sixteen
-    threads in two processes made 800 commits per second, but a single thread in each made thousands.
+    If all threads ask and sleep in between, the file is idle most of the time. In one benchmark, sixteen
+    threads in two processes managed 800 commits per second, but a single thread in each managed thousands.
     """
 
     _PLACE = "lastacross.is_first"
@@ -228,9 +228,9 @@ def _sqlite_beginner(queue: _WritersQueue, busy_seconds: float) -> Callable[[Con
 def _await_turn(connection: sqlite3.Connection, busy_seconds: float) -> bool:
     """Wait for the write lock. Returns whether the caller got it.
 
-    SQLite's own busy handler sleeps longer and longer, up to 100 ms, so later callers keep overtaking. In a
-    measurement with 16 threads that held the lock for 10 ms each, some threads waited for over 5 s. So a
-    caller here asks more often the longer it has waited, and the oldest caller is most likely to be next.
+    SQLite's own busy handler sleeps longer and longer, up to 100 ms, so later callers keep overtaking. In one
+    benchmark with 16 threads that held the lock for 10 ms each, some threads waited for over 5 s. So a caller
+    here asks more often the longer it has waited, and the oldest caller is most likely to be next.
     """
     started = SYSTEM.monotonic()
     connection.execute("PRAGMA busy_timeout=0")
@@ -311,14 +311,14 @@ def prepare(text: str) -> None:
     Args:
         text: the database's URL.
     """
-    # The first unit of work will report mistakes in models or in the URL.
+    # The first unit of work will report errors in models or in the URL.
     with contextlib.suppress(Exception):
         build(parse(text)).dispose()
         orm.configure_mappers()
 
 
 def is_in_use(engine: Engine) -> bool:
-    """Whether this is the process's current engine, which has not been disposed of."""
+    """Whether this is the process's current engine, so that it has not been disposed of."""
     found = _current
     return found is not None and found.write is engine
 
@@ -352,7 +352,7 @@ def _close_idle() -> None:
 
 
 def _leave_to_parent() -> None:
-    """Replace the lock and the engines in a fork's child, because they may belong to the parent."""
+    """Replace the lock and the engines in a forked child, because they may belong to the parent."""
     global _current, _lock, _was_forked_within_unit
     _lock = threading.Lock()
     _was_forked_within_unit = len(_open_files) > 0
@@ -362,5 +362,5 @@ def _leave_to_parent() -> None:
 
 
 os.register_at_fork(before=_close_idle, after_in_child=_leave_to_parent)
-# The last hook of a process that ends, because hooks that were registered later may use the datastore.
+# Registered early, because exit hooks run in reverse order and those registered later may use the datastore.
 atexit.register(dispose)

@@ -1,6 +1,6 @@
 """Marks outbox rows as sent shortly after their tasks were sent, using one statement for many rows.
 
-A caller waits for the commit and until its tasks are in their queues, but not for the mark. On SQLite,
+A caller waits for the commit and for its tasks to be in their queues, but not for the mark. On SQLite,
 setting the mark would mean waiting for the single writer a second time. An unmarked row looks as if its
 process died before sending the task. The relay takes such rows after ``relay.RELAY_AFTER_SECONDS``, which is
 many times longer than marking takes. If this process is killed or cannot write, the relay sends the task
@@ -93,7 +93,8 @@ class Marks:
             self._noted.put(self._noted.get(timeout=IDLE_SECONDS))
             return True
         self._thread = None
-        # The order matters. A concurrent caller sees that there is no thread, or its entry is seen here.
+        # The order matters. Either a concurrent caller sees that there is no thread, or its entry is seen
+        # here.
         return not self._noted.empty()
 
     def _take_all(self) -> Iterator[_Noted]:
@@ -130,7 +131,7 @@ def flush() -> None:
 
 
 def _begin_anew() -> None:
-    """Start afresh in a fork's child, because the thread, the lock and the rows belong to the parent."""
+    """Start afresh in a forked child, because the thread, the lock and the rows belong to the parent."""
     global PROCESS
     PROCESS = Marks()
 

@@ -47,7 +47,7 @@ _Refusals = Callable[[dict[int, str], float], None]
 
 
 def relay(at: float) -> int:
-    """Send rows that were written but not sent because their process ended. Returns how many were sent.
+    """Send rows that were written but not sent because their process exited. Returns how many were sent.
 
     Args:
         at: the time in seconds since the epoch, by this machine's clock.
@@ -69,7 +69,7 @@ def retry_set_aside(at: float) -> int:
     """Retry the rows that were set aside, because a newer version of this program may be able to send them.
 
     Raises:
-        StoreUnavailableError, DatastoreUnavailableError: as ``relay``.
+        StoreUnavailableError, DatastoreUnavailableError: as for ``relay``.
     """
     _unmark_damaged(at)
     count, last = 0, 0
@@ -86,7 +86,7 @@ def forget_sent(at: float) -> int:
         The number of tasks that were sent again.
 
     Raises:
-        StoreUnavailableError, DatastoreUnavailableError: as ``relay``.
+        StoreUnavailableError, DatastoreUnavailableError: as for ``relay``.
     """
     count, last = 0, (0.0, 0)
     order = tuple_(OutboxRow.sent_at, OutboxRow.id)
@@ -208,8 +208,8 @@ def _lost(rows: Sequence[Any], at: float) -> set[int]:
     sure = {row.id for row in missing if at - row.sent_at < MARKER_IS_SURE_SECONDS}
     if len(sure) == len(missing):
         return sure
-    # Some markers may have expired, because no scheduler or no Redis ran for an hour. Such a task can be lost
-    # only if it was sent before a restart of Redis.
+    # Some markers may have expired, because the scheduler or Redis was down for an hour. Such a task can be
+    # lost only if it was sent before a restart of Redis.
     with store.translated_errors():
         started_at = at - float(redis.info("server")["uptime_in_seconds"])
     return sure | {row.id for row in missing if row.sent_at <= started_at}

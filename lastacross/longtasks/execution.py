@@ -203,7 +203,7 @@ def _delay_seconds(task: LongTask, current: CurrentTask, work: Work) -> float:
 
 
 def _sentence(error: BaseException, reference: str) -> str:
-    """Return an error text that the user may see; most exceptions' own texts may be confidential."""
+    """Return an error message that the user may see; most exceptions' own messages may be confidential."""
     if isinstance(error, UserError | UnusableResultError):
         return str(error)
     if isinstance(error, DeadlineExceededError):

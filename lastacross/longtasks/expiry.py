@@ -38,7 +38,8 @@ class Pruner:
     def act(self, at: float) -> int:
         """Forget expired tasks and return the number of tasks whose data was deleted.
 
-        If an expired task is still open but its queue no longer has a task for it, it counts as over.
+        If an expired task is still open but its queue no longer has a task for it, the expired task counts as
+        over.
 
         Args:
             at: seconds since the epoch.

@@ -21,7 +21,7 @@ class Hooks(RequestHandler):
         task_retry_limit: how many times a failed attempt is retried.
         min_backoff_seconds: the delay before the first retry; it doubles with each retry.
         max_backoff_seconds: the longest delay.
-        join_equal: whether an equal request joins the task that is already running.
+        join_equal: whether an identical request joins the task that is already running.
         expires_seconds: how long a result is kept; None means LASTACROSS_LONGTASK_SECONDS.
         parameters: the accepted parameter names, or None for any. Other names are answered with 400.
         takes_files: whether a parameter may be a file.
@@ -66,7 +66,7 @@ class Hooks(RequestHandler):
         """Check and change the parameters within the request, before anything is stored.
 
         Returns:
-            The parameters to use instead, or None for the given ones with any changes made to them.
+            The parameters to use instead, or None to use the given ones, including any changes made to them.
 
         Raises:
             BadInputError, UserError: the parameters are invalid; answered with 400.
@@ -99,7 +99,7 @@ class Hooks(RequestHandler):
         """Report the progress of ``execute_task``, without an error if Redis is unavailable.
 
         Args:
-            message: a description of the current activity, cut after 2,000 characters.
+            message: a description of the current activity, truncated to 2,000 characters.
             step: the number of steps done, out of ``total_steps``.
             total_steps: the total number of steps, or 0 if unknown.
 

@@ -66,7 +66,7 @@ def view_of(task: LongTask, *, with_token: bool = False) -> View:
 
 
 def views_of(ids: Sequence[str]) -> list[View]:
-    """Return views of these tasks, in the order of their ids, without missing and forgotten ones."""
+    """Return views of these tasks, in the order of their ids, skipping missing and forgotten ones."""
     now = clock.SYSTEM.now()
     return _look_at([task for task in model.find_all(ids) if not task.has_expired(now)])
 
@@ -192,13 +192,13 @@ def _state(task: LongTask, record: TaskRecord | None) -> State:
     if task.status == "error":
         return "retrying"
     if record is not None and (record.waits or _was_cut_off(task, record)):
-        # An attempt had begun when its worker ended, so the task is waiting again.
+        # An attempt had begun when its worker exited, so the task is waiting again.
         return "retrying" if task.attempts or record.failures or record.lost else "ready"
     return "ready" if task.status == "ready" else "running"
 
 
 def _was_cut_off(task: LongTask, record: TaskRecord) -> bool:
-    """Return whether the attempt in the row is over, and the process of the next one has yet to begin it."""
+    """Return whether the attempt in the row is over and the next one's process has not begun it yet."""
     return record.failures + record.lost > task.delivery
 
 

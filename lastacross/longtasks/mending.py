@@ -1,4 +1,4 @@
-"""Repairs unreadable rows of long tasks that another program has damaged, and fails these tasks.
+"""Repairs long tasks' rows that another program has made unreadable, and marks these tasks as failed.
 
 SQLite stores any value in any column. A bad row must not break a page that shows many tasks, or keep other
 rows from expiring.
@@ -28,7 +28,7 @@ _log = logs.get("lastacross.longtask")
 
 
 def repaired(task: LongTask) -> LongTask:
-    """Return the task after repairing its row if damaged; a task with such a row fails unless it is over."""
+    """Return the task, with its row repaired if it was damaged; in that case, an open task fails."""
     now = clock.SYSTEM.now()
     stand_ins = _stand_ins(task, now)
     if not stand_ins:

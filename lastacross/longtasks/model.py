@@ -46,7 +46,7 @@ def find(task_id: str, path: str | None = None) -> LongTask | None:
 
 
 def find_all(ids: Sequence[str]) -> list[LongTask]:
-    """Return these tasks, in the order of their ids, without missing and forgotten ones."""
+    """Return these tasks, in the order of their ids, skipping missing and forgotten ones."""
     query = select(LongTask).where(LongTask.id.in_(ids), LongTask.expired_at.is_(None))
     with datastore.session(read_only=True) as session:
         tasks = list(session.scalars(query))
@@ -55,7 +55,7 @@ def find_all(ids: Sequence[str]) -> list[LongTask]:
 
 
 def find_joined(join_key: str) -> LongTask | None:
-    """Return the open task that equal requests join, or None."""
+    """Return the open task that identical requests join, or None."""
     with datastore.session(read_only=True) as session:
         return session.scalar(select(LongTask).where(LongTask.join_key == join_key))
 

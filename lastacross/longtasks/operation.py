@@ -1,4 +1,4 @@
-"""The interface of a long task for programs: its state as JSON, and requests that wait for its end."""
+"""A long task's interface for programs: its state as JSON, and requests that wait for its end."""
 
 import re
 import threading
@@ -23,7 +23,7 @@ _waiting_lock = threading.Lock()
 
 
 def of(view: View, *, has_result: bool = True) -> dict[str, Any]:
-    """Return the operation; it includes the result on request, if that is text or JSON and not too large."""
+    """Return the operation, with the result if it is requested, is text or JSON, and is not too large."""
     operation = Operation(
         name=f"{view.path.strip('/')}/{view.id}",
         state=view.state,

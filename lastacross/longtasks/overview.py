@@ -10,16 +10,17 @@ from lastacross.longtasks import looking, model, progress, starting
 from lastacross.longtasks.view import View
 
 STATES = ("open", "done", "failed", "cancelled")
-# Bounds the work of the script that reads their records, because Redis serves nobody else meanwhile.
+# This bounds the work of the script that reads the tasks' records, because Redis serves nobody else while the
+# script runs.
 _CHUNK = 100
 
 
 def views(state: str = "", limit: int = 100) -> list[View]:
-    """Return the views of the newest long tasks of everybody, newest first.
+    """Return views of all visitors' newest long tasks, newest first.
 
     Args:
-        state: one of ``STATES``, or '' for open ones and ended ones.
-        limit: the maximum number of open ones, and of ended ones.
+        state: one of ``STATES``, or '' for both open and finished tasks.
+        limit: the maximum number of open tasks, and also of finished ones.
 
     Raises:
         DatastoreError: the database is unavailable.

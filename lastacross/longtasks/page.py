@@ -39,7 +39,7 @@ class ProgressPage(RequestHandler, Generic[View]):
         raise NotImplementedError
 
     def show(self, view: View, token: str | None) -> None:
-        """Render the page; ``token`` opens its channel, and is None if it is over or Redis is unavailable."""
+        """Render the page; ``token`` opens its channel, or is None if it is over or Redis is unavailable."""
         raise NotImplementedError
 
     def operation(self, view: View) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def count_end(size: int, network: str) -> None:
     """Charge the bytes stored at a task's end to the network that started it, even beyond its share.
 
     Args:
-        size: the size of the result or of the error texts, in bytes.
+        size: the size of the result or of the error messages, in bytes.
         network: the network, as in ``check``.
     """
     if not network or size < ROW_BYTES:

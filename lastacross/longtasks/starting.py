@@ -1,4 +1,4 @@
-"""Starts a long task by storing its row and its queued task in one transaction, or joins an equal task."""
+"""Starts a long task by storing its row and queued task in one transaction, or joins an identical task."""
 
 import contextlib
 from collections.abc import Sequence
@@ -76,7 +76,7 @@ class Admit(Protocol):
 
 
 def begin(request: Request, admit: Admit) -> Begun:
-    """Store the task and add it to its queue, or find the equal task that it joins.
+    """Store the task and add it to its queue, or find the identical task that it joins.
 
     Args:
         request: the request to start the task.
@@ -155,7 +155,7 @@ def _task_params(task: LongTask, request: Request) -> dict[str, str]:
 
 
 def _joined(join_key: str | None) -> LongTask | None:
-    """Find an equal open task to join; if its queue has lost it, end it instead."""
+    """Find an identical open task to join; if its queue has lost it, end it instead."""
     if join_key is None:
         return None
     found = model.find_joined(join_key)

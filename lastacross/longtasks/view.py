@@ -60,7 +60,7 @@ class ProgressView:
 
     @property
     def mark(self) -> str:
-        """Return a short state for the beginning of the page's title, as browser tabs show little more."""
+        """Return a short state for the beginning of the page's title; browser tabs show little more."""
         if self.is_over or self.percent is None:
             return self.state.capitalize()
         return f"{self.percent} %"
@@ -70,7 +70,7 @@ class ProgressView:
 class View(ProgressView):
     """A snapshot of a long task. Times are seconds since the epoch, and ``…_text`` is for people.
 
-    All texts are plain text, which templates must escape.
+    All strings are plain text, which templates must escape.
 
     Attributes:
         id: the task's id, used in its URL and as its channel's client id.

@@ -1,8 +1,7 @@
 """Runs the cache's operations in Redis, each of which is one Lua file.
 
 Every value's key contains the current *generation*, so a flush only has to write a new generation. The old
-generation's values are then deleted in batches to free their memory immediately without blocking
-Redis.
+generation's values are then deleted in batches to free their memory immediately, without blocking Redis.
 """
 
 import os
@@ -59,7 +58,7 @@ def write(policy: str, expires_at: float, items: Sequence[tuple[bytes, str, byte
     An item consists of key, kind, payload, and the version that ``cas`` expects (otherwise "").
 
     Raises:
-        StoreUnavailableError: Redis is unavailable or refuses writes.
+        StoreUnavailableError: Redis is unavailable or is refusing writes.
     """
     head = [instant(), _microseconds(expires_at), policy, _new_version()]
     return [answer == 1 for answer in _in_chunks("cache_store", head, items)]
@@ -71,7 +70,7 @@ def delete(keys: Sequence[bytes], locked_until: float | None) -> list[int]:
     ``add`` refuses the keys until ``locked_until``, in seconds since the epoch; None means no lock.
 
     Raises:
-        StoreUnavailableError: Redis is unavailable or refuses writes.
+        StoreUnavailableError: Redis is unavailable or is refusing writes.
     """
     lock = 0 if locked_until is None else _microseconds(locked_until)
     return _in_chunks("cache_delete", [instant(), lock, _new_version()], [[key] for key in keys])
@@ -83,7 +82,7 @@ def offset(
     """Add deltas, which may be negative, to numbers and return the results; a missing number gives None.
 
     Raises:
-        StoreUnavailableError: Redis is unavailable or refuses writes.
+        StoreUnavailableError: Redis is unavailable or is refusing writes.
     """
     initial = "" if initial_value is None else initial_value
     items = [(key, "-" if delta < 0 else "+", abs(delta)) for key, delta in deltas]
@@ -97,7 +96,7 @@ def flush() -> None:
     To free the memory, all key names in Redis are scanned in batches, at about a second per million keys.
 
     Raises:
-        StoreUnavailableError: Redis is unavailable or refuses writes.
+        StoreUnavailableError: Redis is unavailable or is refusing writes.
     """
     redis = store.current().redis
     generation = os.urandom(6).hex()
@@ -169,7 +168,7 @@ class Counts:
         """Count the hits and misses of a ``get``.
 
         Raises:
-            StoreUnavailableError: Redis is unavailable or refuses writes.
+            StoreUnavailableError: Redis is unavailable or is refusing writes.
         """
         found = [entry for entry in entries if entry is not None and entry.kind != "L"]
         now = store.current().clock.monotonic()
@@ -185,7 +184,7 @@ class Counts:
         """Write the pending counts.
 
         Raises:
-            StoreUnavailableError: Redis is unavailable or refuses writes.
+            StoreUnavailableError: Redis is unavailable or is refusing writes.
         """
         now = store.current().clock.monotonic()
         with self._lock:

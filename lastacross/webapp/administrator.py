@@ -1,10 +1,10 @@
 """Signs the administrator in, by exchanging a one-time code for a signed cookie.
 
 ``lastacross dev`` and ``lastacross admin link`` create a code with SECRET_KEY and Redis. Redis holds the
-digests of unused codes, so each code works once across all machines, and none works after Redis was flushed.
-Because the code is also signed, write access to Redis alone is not enough to forge one. The cookie is a
-signature that can be checked without Redis, so the administrator can still see what is wrong while Redis is
-unavailable.
+digests of unused codes, so each code works once across all machines, and none works after Redis has been
+flushed. Because the code is also signed, write access to Redis alone is not enough to forge one. The cookie
+is a signature that can be checked without Redis, so the administrator can still see what is wrong while Redis
+is unavailable.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ TRUST_SECONDS = 5.0
 
 _CODE, _COOKIE = "sign-in", "administrator"
 _COOKIE_NAME = "lastacross_admin"
-# Our cookies always have this length, so we do not compute a signature for any other value.
+# The length of our cookies is always in this range, so we do not compute a signature for any other value.
 _CHARACTERS = range(40, 120)
 
 
@@ -98,7 +98,7 @@ def set_cookie(secret_key: str, value: str, seconds: int = COOKIE_SECONDS) -> tu
 
 
 def has_cookie(environ: Environ, secret_key: str) -> bool:
-    """Whether the request has a valid cookie whose sign-in has neither expired nor been ended."""
+    """Whether the request has a valid cookie whose sign-in has neither expired nor been revoked."""
     return any(not _signed_out.has(sign_in) for sign_in in _sign_ins(environ, secret_key))
 
 
@@ -121,7 +121,7 @@ def end_sign_in(sign_in: str, seconds: int) -> bool:
 
     Args:
         sign_in: the sign-in's id.
-        seconds: how long a cookie is good at most.
+        seconds: the maximum lifetime of a cookie.
 
     Raises:
         StoreUnavailableError: as for ``sign_out``.
@@ -133,7 +133,7 @@ def end_sign_in(sign_in: str, seconds: int) -> bool:
 
 
 def is_signed_out(sign_in: str) -> bool:
-    """Whether this sign-in has ended, as far as this process knew within the last five seconds."""
+    """Whether this sign-in has ended, according to what this process learned at most five seconds ago."""
     return _signed_out.has(sign_in)
 
 

@@ -25,8 +25,8 @@ BODY_RECEIVED = "lastacross.body_received"
 BODY_SETTING = "LASTACROSS_MAX_BODY_BYTES"
 MAX_SMALL_CHUNKS = 10_000
 SMALL_CHUNK_BYTES = 1_024
-# Two limits in bytes: one on each chunk's size line, because no client uses its extensions; one on all size
-# lines of a body together, to which a fraction of the body's length is added.
+# Two limits in bytes: one on each chunk's size line, which is low because no client uses chunk extensions;
+# and one on all size lines of a body together, to which a fraction of the body's length is added.
 MAX_CHUNK_LINE_BYTES = 256
 LINE_BYTES = 65_536
 LINE_BYTES_DIVISOR = 64
@@ -140,7 +140,7 @@ class _Chunks:
     """Counts a body's chunks, because gunicorn spends microseconds on each chunk and each size line.
 
     Args:
-        reader: gunicorn's.
+        reader: gunicorn's reader of chunked bodies.
     """
 
     def __init__(self, reader: Any) -> None:
@@ -197,7 +197,7 @@ def _copy(source: Any, target: Any, most: int) -> int:
         except BadBodyError:
             raise
         except Exception as error:
-            # Each server raises an error of its own for a malformed chunk or a disconnected client.
+            # Each server raises its own error for a malformed chunk or a disconnected client.
             raise BadBodyError("The request's body could not be read completely.") from error
         if not chunk:
             break

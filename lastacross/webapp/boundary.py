@@ -85,8 +85,8 @@ def is_reserved(key: str) -> bool:
 def check_request(allowed_hosts: tuple[str, ...], refuse: Refuse) -> Layer:
     """Refuse a foreign Host, an ambiguous address, or an unreadable form.
 
-    Redirects, links in emails and Origin checks all rely on Host. A foreign Host therefore means an attack,
-    or a host missing from LASTACROSS_ALLOWED_HOSTS. DNS rebinding also needs a foreign Host.
+    Redirects, links in emails and Origin checks all rely on Host. A foreign Host is therefore either an
+    attack or a host missing from LASTACROSS_ALLOWED_HOSTS. DNS rebinding also needs a foreign Host.
     """
 
     def layer(application: Wsgi) -> Wsgi:
@@ -212,8 +212,8 @@ def host_problem(host: str | None, allowed: tuple[str, ...]) -> str | None:
 
     Args:
         host: the header, with or without a port.
-        allowed: names in lower case; ``*`` allows any host, ``.example.com`` that name and every name below
-            it.
+        allowed: names in lower case; ``*`` allows any host, ``.example.com`` allows that name and all its
+            subdomains.
     """
     found = split_host(host or "")
     if found is None:

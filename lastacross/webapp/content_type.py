@@ -1,8 +1,8 @@
 """Parses a body's Content-Type: its kind, its parameters and its charset. Pure.
 
-Clients are untrusted, so all code here takes time linear in the header's length, and a charset must be one
-that the web uses. Python also has codecs that do not decode text or take minutes, and it caches every unknown
-name that it is asked for.
+Clients are untrusted, so all code here runs in time linear in the header's length, and a charset must be one
+that the web uses. Python also has codecs that do not decode text or that take minutes, and it caches every
+unknown name that it is asked for.
 """
 
 import functools
@@ -70,7 +70,7 @@ class ContentType:
 
 
 def decoded(text: bytes, charset: str) -> str:
-    """Decode a text that is encoded in one of ``FORM_CHARSETS``.
+    """Decode text that is encoded in one of ``FORM_CHARSETS``.
 
     Raises:
         UnicodeDecodeError: it contains bytes that are invalid in the charset and cannot be replaced quickly.
@@ -80,7 +80,7 @@ def decoded(text: bytes, charset: str) -> str:
 
 @functools.lru_cache(maxsize=128)
 def parse(header: str) -> ContentType:
-    """Read the header; if a parameter is repeated, its first value counts."""
+    """Read the header; if a parameter is repeated, its first value is used."""
     kind, semicolon, _ = header.partition(";")
     parameters: dict[str, str] = {}
     if semicolon:

@@ -49,7 +49,7 @@ def values_of(header: str, name: str) -> list[str]:
 
 
 def replaced(header: str, name: str, value: str | None) -> str:
-    """The header in which this raw cookie replaces all others of that name; None only removes them."""
+    """The header with this raw cookie in place of all others of that name; None only removes them."""
     kept = [pair for pair in _pairs(header) if pair.partition("=")[0].rstrip() != name]
     return "; ".join(kept if value is None else [*kept, f"{name}={value}"])
 

@@ -63,11 +63,11 @@ class Claims:
         retry_count: the number of previous attempts, counted the way App Engine does.
         execution_count: the number of previous attempts that ran and failed.
         member: ``<batch id>:<index>`` if the task belongs to a batch.
-        request: a value that distinguishes the task from earlier tasks of the same name.
-        method: of the request.
-        url: ``url_digest`` of the request.
-        headers: ``headers_digest`` of the request.
-        body: ``body_digest`` of the request.
+        request: a value that distinguishes the task from earlier tasks with the same name.
+        method: the request's method.
+        url: the request's ``url_digest``.
+        headers: the request's ``headers_digest``.
+        body: the request's ``body_digest``.
         signed_at: the signing time in seconds since the epoch, by the worker's clock.
     """
 
@@ -121,7 +121,7 @@ def load_claims(signatures: Signatures, token: str) -> Claims:
 
 
 def url_digest(path: str, query: str) -> str:
-    """The digest of the WSGI path (percent-decoded, below the base URL's path) and of the query as sent."""
+    """The digest of the WSGI path (percent-decoded, under the base URL's path) and of the query as sent."""
     return _digest(json.dumps([path, query]).encode())
 
 
@@ -296,7 +296,7 @@ def _run(trusted: Wsgi, environ: Environ, start_response: Start, current: Curren
 
 
 def _attempt(trusted: Wsgi, environ: Environ, start_response: Start, current: CurrentTask) -> Body:
-    """Run the handler, inside the span of the attempt if there are spans."""
+    """Run the handler, inside a span for the attempt if tracing is active."""
     if tracing.active is None:
         return trusted(environ, start_response)
     task = tracing.Delivered(current.queue_name, current.name, current.attempt)

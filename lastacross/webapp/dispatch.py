@@ -1,6 +1,6 @@
 """app.yaml's ``handlers``: the first one whose URL matches serves the request, if its login admits it.
 
-URLs below ``/_ah/`` are closed unless app.yaml lists them. A handler for the exact path takes precedence,
+URLs under ``/_ah/`` are blocked unless app.yaml lists them. A handler for the exact path takes precedence,
 followed by the engine's own URLs and then by handlers whose URL begins with ``/_ah/``. A catch-all handler
 serves these URLs only to tasks and cron. A starting or stopping process requests its URL from the first
 matching handler, even a catch-all one, as on App Engine.
@@ -95,7 +95,7 @@ class Dispatcher:
         scripts: a callable that returns the WSGI application of a ``script:``; it is called here, once for
             each handler.
         builtins: a map from each path to the engine's own application; a path that ends in ``/`` covers
-            everything below it.
+            everything under it.
         refuse: a callable that answers with an error page.
     """
 
@@ -122,7 +122,7 @@ class Dispatcher:
             task.handler = path if target.handler is None else target.handler.url
         if target.handler is not None:
             if who is login.Visitor.USER and _is_at(path, CONSOLE):
-                # Below the console's address, pages of app.yaml are the administrator's.
+                # Under the console's address, even pages that app.yaml lists are only for the administrator.
                 return self._refuse(environ, start_response, Refusal(403, login.for_administrator(environ)))
             refusal = self._redirect(target.handler, environ) or login.refusal(target.handler, who, environ)
             if refusal is not None:
@@ -169,7 +169,7 @@ class Dispatcher:
             return None
         host = str(environ.get("HTTP_HOST", ""))
         if environ.get(HAS_UNDECLARED_PROXY):
-            # If the request has already come over HTTPS, a redirect could loop forever.
+            # If the request has already arrived over HTTPS, a redirect could loop forever.
             return Refusal(403, f"{ONLY_HTTPS} {UNDECLARED_PROXY}")
         if not boundary.is_listed_host(host, self._settings.allowed_hosts):
             return Refusal(403, f"{ONLY_HTTPS} {UNLISTED_HOST}")

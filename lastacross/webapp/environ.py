@@ -38,7 +38,7 @@ IS_OUTSIDE = "lastacross.is_outside"
 # Set if a request has a proxy's headers, but its sender is not listed in LASTACROSS_TRUSTED_PROXIES.
 # REMOTE_ADDR and the scheme are then those of the connecting peer.
 HAS_UNDECLARED_PROXY = "lastacross.has_undeclared_proxy"
-# Set to the user whom a trusted proxy names in the header of LASTACROSS_USER_HEADER.
+# Set to the user whom a trusted proxy names in the header that LASTACROSS_USER_HEADER specifies.
 PROXY_USER = "lastacross.proxy_user"
 # Set by the boundary if another site's page made a browser send this request and the handler accepts it.
 IS_CROSS_SITE = "lastacross.is_cross_site"
@@ -89,7 +89,7 @@ def wants_json(environ: Environ) -> bool:
 
 
 def expect_program(environ: Environ) -> None:
-    """Prefer JSON unless the client names HTML, because no browser sends a body that is refused unread."""
+    """Prefer JSON unless the client asks for HTML, because no browser sends a body that is refused unread."""
     if "text/html" not in str(environ.get("HTTP_ACCEPT", "")).lower():
         environ["HTTP_ACCEPT"] = "application/json"
 
@@ -153,7 +153,7 @@ def close(body: Any) -> None:
 
 
 def note_missing_url(environ: Environ) -> None:
-    """Give a task whose URL has no handler a reason that tells a rolling release from a wrong URL."""
+    """Give a task whose URL has no handler a reason that distinguishes a rolling release from a wrong URL."""
     task = environ.get(TASK)
     if task is not None:
         path = path_of(environ)

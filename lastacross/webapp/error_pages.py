@@ -78,7 +78,7 @@ class ErrorPages:
         config: the configuration that provides the templates and ``error_handlers``.
 
     Raises:
-        ConfigError: a file of ``error_handlers`` cannot be read.
+        ConfigError: a file listed in ``error_handlers`` cannot be read.
     """
 
     def __init__(self, config: Config) -> None:

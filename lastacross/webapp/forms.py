@@ -34,8 +34,8 @@ UNLIMITED = Limits()
 def read(environ: Environ, make_body_seekable: Callable[[], None]) -> Any:
     """The fields of any form, stored for WebOb; NoVars if there is no form.
 
-    Use it for a request that has not been read before: a task's, or a request whose body the application has
-    replaced.
+    Use it for a request that has not been read before: a task's request, or one whose body the application
+    has replaced.
 
     Args:
         environ: the request.
@@ -76,7 +76,7 @@ def read_limited(environ: Environ, limits: Limits) -> Files | None:
     except FormError:
         if not is_unnamed:
             raise
-        # In that case HTTP leaves the type open, so an undeclared body need not be a form.
+        # HTTP leaves the type of an undeclared body open, so it need not be a form.
         fields, files = NoVars("The body has no Content-Type, and is not a form"), None
     webob_compat.keep_form(environ, fields)
     environ["wsgi.input"].seek(0)
@@ -84,7 +84,7 @@ def read_limited(environ: Environ, limits: Limits) -> Files | None:
 
 
 def _check_foreign(environ: Environ, kind: ContentType, limits: Limits) -> None:
-    """A form in any other charset is left to the handler, which must read it itself."""
+    """Leave a form in any other charset to the handler, which must read it itself."""
     if kind.kind == MULTIPART:
         raise FormError(400, UNREADABLE)
     body: IO[bytes] = environ["wsgi.input"]

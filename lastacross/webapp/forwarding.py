@@ -18,15 +18,15 @@ IsTrusted = Callable[[Address], bool]
 DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-# A forwarded-pair of RFC 7239, section 4, and the separator after it. Blanks around it are matched
-# possessively (*+), because two adjacent runs of them would otherwise be split in every possible way.
+# A forwarded-pair as defined in RFC 7239, section 4, and the separator after it. Whitespace around it is
+# matched possessively (*+), because two adjacent runs of them would otherwise be split in every possible way.
 _PAIR = re.compile(
     rf'[ \t]*+(?:(?P<name>{_TOKEN})=(?:(?P<token>{_TOKEN})|"(?P<quoted>(?:[^"\\\x00-\x1f\x7f]|\\.)*)"))?'
     r"[ \t]*+(?P<end>[;,]|\Z)",
     re.ASCII,
 )
 _PORT = r"(?::(?:[0-9]{1,5}|_[A-Za-z0-9._-]+))?"
-# A node of RFC 7239, section 6; X-Forwarded-For may also have IPv6 addresses without brackets.
+# A node as defined in RFC 7239, section 6; X-Forwarded-For may also have IPv6 addresses without brackets.
 _NODE = re.compile(
     rf"(?P<v4>[0-9.]{{7,15}}){_PORT}|\[(?P<v6>[0-9A-Fa-f:.]{{2,45}})\]{_PORT}|(?P<bare>[0-9A-Fa-f:.]{{2,45}})"
     rf"|(?P<hidden>unknown|_[A-Za-z0-9._-]+){_PORT}",

@@ -37,7 +37,7 @@ class BadInputError(Exception):
 
 
 class RequestHandler(webapp2.RequestHandler):  # type: ignore[misc]
-    """webapp2's handler class, in which the application defines ``get``, ``post`` ….
+    """webapp2's handler class, in which the application defines ``get``, ``post`` etc.
 
     Pages get ``console``, the links to the operator's pages about ``console_queues`` and
     ``console_batches``. It is empty for visitors who may not open these pages.
@@ -88,7 +88,7 @@ class RequestHandler(webapp2.RequestHandler):  # type: ignore[misc]
         self.response.json = value
 
     def wants_json(self) -> bool:
-        """Whether the client prefers JSON to a page. It also adds Vary: Accept for caches."""
+        """Whether the client prefers JSON to a page. Also adds Vary: Accept for caches."""
         self.response.vary = "Accept"
         return wants_json(self.request.environ)
 
@@ -143,7 +143,7 @@ class RequestHandler(webapp2.RequestHandler):  # type: ignore[misc]
         self.response.location = url
 
     def is_administrator(self) -> bool:
-        """Whether the administrator sent this; like `login: admin`, but False for tasks and cron."""
+        """Whether the administrator sent this request; like `login: admin`, but False for tasks and cron."""
         who = login.visitor(self.request.environ, config.current().settings)
         return who is login.Visitor.ADMINISTRATOR
 
@@ -153,7 +153,7 @@ class RequestHandler(webapp2.RequestHandler):  # type: ignore[misc]
             self.abort(403, detail=login.for_administrator(self.request.environ))
 
     def is_exempt_from_limits(self) -> bool:
-        """Whether limits on visitors do not apply, as for the administrator, tasks and cron."""
+        """Whether the sender is exempt from visitor limits, as the administrator, tasks and cron are."""
         return is_internal(self.request.environ) or self.is_administrator()
 
 

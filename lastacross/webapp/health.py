@@ -17,7 +17,7 @@ Check = Callable[[], None]
 
 
 def live(environ: Environ, start_response: Start) -> Body:
-    """``/_ah/health``: this process answers. It does not check any other service."""
+    """Answer ``/_ah/health`` to show that this process is alive; check no other service."""
     return send_json(start_response, 200, {"status": "ok"})
 
 
@@ -31,8 +31,8 @@ def readiness(checks: Mapping[str, Check], limit_seconds: float = LIMIT_SECONDS)
     """``/_ah/ready`` answers 200 if all checks pass in time, else 503, with reasons for the administrator.
 
     Args:
-        checks: a map from a name to a function that raises if that part is not ready; the exception's text is
-            the reason.
+        checks: a map from a name to a function that raises if that part is not ready; the exception's message
+            is the reason.
         limit_seconds: the time limit for all checks together; they run in parallel.
     """
     probes = {name: _Probe(check) for name, check in checks.items()}
@@ -89,7 +89,7 @@ class _Probe:
         self._last: _Run | None = None
 
     def start(self) -> _Run:
-        """Start a new run, or return the previous one if it still hangs."""
+        """Start a new run, or return the previous one if it is still hanging."""
         with self._lock:
             if self._last is None or self._last.is_done:
                 self._last = _Run(self._check)

@@ -1,4 +1,4 @@
-"""Checks untrusted JSON, which must be UTF-8 and not too deep for Python's reader and ours. Pure."""
+"""Checks untrusted JSON, which must be UTF-8 and not nested too deeply for Python's reader and ours. Pure."""
 
 import json
 from typing import Any
@@ -20,8 +20,8 @@ def check(body: bytes) -> None:
     """Return only if the JSON is safe to read, whatever it contains.
 
     Raises:
-        BadJsonError: the JSON is too deep, or is UTF-16 or UTF-32. Python's reader accepts these encodings,
-            but the depth of such a text cannot be determined from its bytes.
+        BadJsonError: the JSON is nested too deeply, or is UTF-16 or UTF-32. Python's reader accepts these
+            encodings, but the depth of such a text cannot be determined from its bytes.
     """
     # In UTF-16 and UTF-32 each bracket has a zero byte, which in UTF-8 is only a control character.
     if b"\0" in body:

@@ -17,7 +17,7 @@ _NO_SEPARATORS = bytes(set(range(256)) - set(b',[{"'))
 
 
 def is_deeper(text: bytes, limit: int) -> bool:
-    """Whether the lists and objects of a JSON text are nested more than ``limit`` deep.
+    """Whether the lists and objects of a JSON text are nested more than ``limit`` levels deep.
 
     Invalid JSON counts as shallow only if a reader would not go deeper than the limit either.
     """

@@ -40,7 +40,7 @@ ADMITTED: Mapping[str, frozenset[Visitor]] = {
     "admin": frozenset({Visitor.ADMINISTRATOR, Visitor.TASK, Visitor.CRON, Visitor.SYSTEM}),
 }
 
-# The page where people sign in with a password, and its parameter for the path to lead back to.
+# The page where people sign in with a password, and its parameter for the path to return to.
 SIGN_IN_PATH = "/_ah/signin"
 CONTINUE = "continue"
 MAX_CONTINUE_CHARACTERS = 2_000
@@ -84,7 +84,7 @@ def person_of(environ: Environ, settings: Settings) -> Person | None:
     """The person who sent this request from outside, under these settings; None if nobody has signed in.
 
     A sign-in counts only if no other origin's page led here. Other ports and other subdomains of the same
-    domain are the same site for SameSite, and a GET from such a page must not start a cron job's work.
+    domain are the same site for SameSite, and a GET from such a page must not start a cron job.
     """
     if environ.get(IS_CROSS_SITE) or not environ.get(IS_OUTSIDE):
         return None
@@ -100,7 +100,7 @@ def recognized(environ: Environ, settings: Settings) -> Person | None:
 
 
 def leads_here_from_elsewhere(environ: Environ) -> bool:
-    """Whether another site's page led to this address, so that a valid sign-in does not count."""
+    """Whether another site's page led to this address, in which case a valid sign-in does not count."""
     return boundary.comes_from_elsewhere(environ)
 
 

@@ -1,6 +1,6 @@
 """Reads multipart forms, including their files, once, as a stream and within limits.
 
-Field texts stay in memory, so their size is limited. All files are stored back to back in a single file,
+Field values stay in memory, so their size is limited. All files are stored back to back in a single file,
 because a form may have a thousand of them, and a process cannot keep that many open.
 """
 

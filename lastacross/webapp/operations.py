@@ -8,7 +8,7 @@ from lastacross import clock
 
 ENDS = ("done", "failed", "cancelled")
 
-# https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto, as AIP-151 asks.
+# https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto, as AIP-151 requires.
 RPC_CANCELLED, RPC_UNKNOWN, RPC_DATA_LOSS = 1, 2, 15
 
 
@@ -19,7 +19,7 @@ class Operation:
     Attributes:
         name: the path of the operation's page, without the leading slash.
         state: ``ready``, ``running``, ``retrying``, or one of ENDS.
-        step: the number of the ``total_steps`` that are done.
+        step: how many of the ``total_steps`` are done.
         failed: the number of steps that failed permanently.
         message: a sentence that describes the state.
         eta_seconds: the estimated time left; None if unknown.
@@ -76,7 +76,7 @@ def instant(seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A duration in the form in which people write it."""
+    """A duration as people would write it."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -19,9 +19,10 @@ _NAMES = re.compile(
     rf"|.*\.(?:rdb|aof|aof\.manifest){_ENDINGS}",
     re.IGNORECASE | re.DOTALL,
 )
-# The first bytes of each format; see https://www.sqlite.org/fileformat2.html for the database, its journal
-# and its WAL, and https://www.sqlite.org/walformat.html for its index in either byte order; also Redis's and
-# Valkey's snapshots, and Redis's log, which begins with a command of its protocol.
+# The first bytes of each format: SQLite's database, journal and WAL
+# (https://www.sqlite.org/fileformat2.html); the WAL's index in either byte order
+# (https://www.sqlite.org/walformat.html); Redis's and Valkey's snapshots; and Redis's log, which begins with
+# a command in Redis's protocol.
 _MAGIC = re.compile(
     rb"SQLite format 3\0|\xd9\xd5\x05\xf9\x20\xa1\x63\xd7|\x37\x7f\x06[\x82\x83]"
     rb"|\x18\xe2\x2d\0|\0\x2d\xe2\x18|REDIS[0-9]{4}|VALKEY[0-9]{3}|\*[0-9]+\r\n\$[0-9]+\r\n"

@@ -2,8 +2,8 @@
 
 A company's proxy may also name the signed-in user in a header (LASTACROSS_USER_HEADER).
 
-There are two layers. The outermost layer trusts the proxies of LASTACROSS_TRUSTED_PROXIES and drops all
-forwarding headers, so that no inner layer reads them differently; WebOb, for example, takes the left-most
+There are two layers. The outermost layer trusts the proxies listed in LASTACROSS_TRUSTED_PROXIES and drops
+all forwarding headers, so that no inner layer reads them differently; WebOb, for example, takes the left-most
 address, which the client itself wrote. The inner layer, where error pages are available, refuses unreadable
 headers.
 """
@@ -57,7 +57,7 @@ _log = logs.get(__name__)
 
 
 def layer(trusted: Sequence[Network], user_header: str = "") -> Layer:
-    """Set REMOTE_ADDR, ``wsgi.url_scheme`` and HTTP_HOST to the values that a trusted proxy states.
+    """Set REMOTE_ADDR, ``wsgi.url_scheme`` and HTTP_HOST to the values that a trusted proxy reports.
 
     Drop such headers from anyone else, set ``HAS_UNDECLARED_PROXY``, and log this once.
 
@@ -112,7 +112,7 @@ def refuse_unclear(refuse: Refuse) -> Layer:
 
 
 def person_of(environ: Environ, settings: Settings) -> Person | None:
-    """The person whom a trusted proxy names; None without one, and for a user who is not listed."""
+    """The person whom a trusted proxy names; None if it names nobody, or a user who is not listed."""
     user = environ.get(PROXY_USER)
     if user is None:
         return None
@@ -123,7 +123,7 @@ def person_of(environ: Environ, settings: Settings) -> Person | None:
 
 
 def unlisted_user(environ: Environ, settings: Settings) -> str | None:
-    """The user whom a trusted proxy names, if no list has that name."""
+    """The user whom a trusted proxy names, if no list contains that name."""
     user: str | None = environ.get(PROXY_USER)
     return user if user is not None and person_of(environ, settings) is None else None
 
@@ -135,7 +135,7 @@ def _take_user(environ: Environ, key: str, is_trusted: forwarding.IsTrusted) -> 
         del environ[key]
         return
     user = str(environ[key]).strip()
-    # A comma joins two headers of one name, of which the first may be the client's.
+    # A comma joins two headers with the same name, the first of which may be the client's.
     if user and len(user) <= MAX_USER_CHARACTERS and "," not in user and user.isprintable():
         environ[PROXY_USER] = user
 

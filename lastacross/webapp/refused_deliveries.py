@@ -1,8 +1,8 @@
 """Counts refused deliveries for the console.
 
-Anybody may send bad tokens, so a process counts them in its memory and adds them to Redis at most once a
-second, as part of a refusal. Refusals shortly before a quiet time are added with the next one, or never if
-that comes more than an hour later. Redis keeps a number per minute for a day.
+Anybody may send bad tokens, so a process counts them in memory and adds them to Redis at most once a second,
+as part of a refusal. Refusals just before a quiet period are added with the next one, or never if that comes
+more than an hour later. Redis keeps one count per minute for a day.
 """
 
 import threading
@@ -30,7 +30,7 @@ class RefusedDeliveries:
     def __init__(self, clock: Clock = SYSTEM) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        # By minutes of the monotonic clock, since this machine's time may be the reason for the refusals.
+        # By minute of the monotonic clock, because a wrong system time may be the reason for the refusals.
         self._pending: Counter[int] = Counter()
         self._write_at = clock.monotonic()
 
@@ -44,7 +44,7 @@ class RefusedDeliveries:
                 del self._pending[old]
             if now < self._write_at:
                 return
-            # Only this thread writes until it has set the next time.
+            # No other thread writes until this one has set the time of the next write.
             self._write_at = float("inf")
             pending, self._pending = self._pending, Counter()
         pause = WRITE_SECONDS
@@ -60,7 +60,7 @@ class RefusedDeliveries:
 
 
 def _write(opened: Store, by_age: dict[int, int]) -> None:
-    """Add numbers of refusals by their age in minutes."""
+    """Add the numbers of refusals, keyed by their age in minutes."""
     present = int(opened.now() // _MINUTE)
     with translated_errors(), opened.redis.pipeline(transaction=False) as pipeline:
         for age, number in by_age.items():
@@ -86,7 +86,7 @@ def refused_in_last_hour(opened: Store) -> int:
     found = 0
     for hour, answer in zip(hours, answers, strict=True):
         if isinstance(answer, ResponseError):
-            continue  # Another program has written a key of another type.
+            continue  # Another program has written a key of a different type.
         if isinstance(answer, Exception):
             with translated_errors():
                 raise answer

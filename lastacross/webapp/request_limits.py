@@ -114,7 +114,7 @@ def _check_body(environ: Environ, limits: forms.Limits) -> None:
         raise FormError(400, "The body's charset is unknown.")
     if kind.is_json:
         if kind.charset not in content_type.FORM_CHARSETS:
-            # In some other charsets, part of a letter has the same byte as a quote.
+            # In some other charsets, a letter may contain the same byte as a quote.
             raise FormError(400, f"JSON must be UTF-8 (RFC 8259, section 8.1), not {kind.charset}.")
         body = environ["wsgi.input"]
         try:

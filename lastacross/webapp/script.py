@@ -52,7 +52,7 @@ def _load(dotted: str, root: Path) -> Wsgi:
 
 
 def contained(application: Wsgi) -> Wsgi:
-    """The application, whose forked child processes end instead of returning here with an answer."""
+    """The application, wrapped so that children it forks exit instead of returning here with a response."""
 
     def serve(environ: Environ, start_response: Start) -> Body:
         forks = handler_calls.enter()

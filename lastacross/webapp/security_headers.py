@@ -15,7 +15,7 @@ CONTENT_SECURITY_POLICY = "; ".join(
 )
 # The defaults for headers that a response does not set. Referrer-Policy is not no-referrer, which would turn
 # the Origin of a page's own POST into `null`. Over plain HTTP, Origin is the only header that
-# check_cross_site can use. The value same-origin reveals no more than that to other sites.
+# check_cross_site can use. The value same-origin reveals no more than no-referrer to other sites.
 DEFAULTS = (
     ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
     ("X-Content-Type-Options", "nosniff"),

@@ -1,6 +1,6 @@
-"""Keeps people signed in who gave a password, by a signed cookie that the server can end.
+"""Keeps people signed in after they gave a password, with a signed cookie that the server can revoke.
 
-The cookie names the account and repeats its ``session_key``. It is good for twelve hours, unless the browser
+The cookie names the account and repeats its ``session_key``. It is valid for twelve hours, unless the browser
 signs out, the password changes, or the account is removed. Each process asks the datastore and Redis about a
 session at most every five seconds.
 """
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from lastacross.accounts import KnownAccount
 
 SESSION_SECONDS = 12 * 3600
-# How long a process may rely on an account as it was: as long as on a sign-out.
+# How long a process may rely on what it knows about an account: as long as for an administrator's sign-in.
 TRUST_SECONDS = administrator.TRUST_SECONDS
-# Names of real accounts only, because the cookie is signed.
+# Only names of real accounts are kept, because the cookie is signed.
 MAX_KEPT = 1_000
 
 _PURPOSE = "session"
 # Our cookies are always shorter, so we do not compute a signature for any longer value.
 _MAX_CHARACTERS = 400
-# A browser takes a cookie with this prefix only over HTTPS, from this very host and for all paths. So no
-# other host below the same domain can plant one.
+# A browser accepts a cookie with this prefix only over HTTPS, from this very host and for all paths, so no
+# other host in the same domain can plant one.
 _HOST_PREFIX = "__Host-"
 
 _log = logs.get(__name__)
@@ -48,7 +48,7 @@ class Session:
     Attributes:
         name: the account's name.
         key: the account's ``session_key`` at the time of the sign-in.
-        id: a random text that distinguishes this sign-in.
+        id: a random string that distinguishes this sign-in.
     """
 
     name: str
@@ -67,7 +67,8 @@ def set_cookie(
 ) -> tuple[str, str]:
     """The header that sets the cookie in a browser, or that deletes it if ``seconds`` is 0.
 
-    SameSite is Lax, so that a link in a message leads a signed-in person to a page that asks to go on.
+    SameSite is Lax, so that a link in a message leads a signed-in person to a page that asks for
+    confirmation.
     """
     secure = "; Secure" if is_https(environ) else ""
     attributes = f"Max-Age={seconds}; Path=/; HttpOnly; SameSite=Lax{secure}"
@@ -128,16 +129,16 @@ def _sessions(environ: Environ, secret_key: str) -> list[Session]:
             continue
         with contextlib.suppress(BadSignatureError):
             content = Signatures(secret_key).load_token(_PURPOSE, value, SESSION_SECONDS)
-            # Another release may sign more.
+            # Another release may sign more fields.
             found.append(Session(*(str(each) for each in content[:3])))
     return found
 
 
 class _KnownAccounts:
-    """The accounts of the current sessions, as they were at most ``TRUST_SECONDS`` ago.
+    """The accounts of the current sessions, as they were no more than ``TRUST_SECONDS`` ago.
 
-    While the datastore is unavailable, an account stays as this process last knew it, because an outage is
-    when its owner is needed. An account that the process does not know counts as removed.
+    While the datastore is unavailable, an account stays valid as this process last knew it, because an outage
+    is when its owner is needed. An account that the process does not know counts as removed.
     """
 
     def __init__(self, clock: Clock = SYSTEM) -> None:
@@ -169,7 +170,7 @@ class _KnownAccounts:
         return has_any
 
     def forget(self) -> None:
-        """Ask anew at the next request."""
+        """Ask again at the next request."""
         with self._lock:
             self._kept.clear()
             self._any = 0.0, False
@@ -186,5 +187,5 @@ _known_accounts = _KnownAccounts()
 
 
 def forget_accounts() -> None:
-    """Look the accounts up anew, for whoever has just changed one in this process."""
+    """Forget what is known about accounts; for code that has just changed one in this process."""
     _known_accounts.forget()

@@ -50,7 +50,7 @@ class _Pages:
             return self._page(environ, start_response, 403, USED)
         _log.info("administrator.sign_in", address=address)
         cookie = administrator.set_cookie(self._secret_key, administrator.new_cookie(self._secret_key))
-        # One browser, one person: a session of an account would otherwise come back at the sign-out.
+        # One browser, one person: otherwise an account's session would reappear after the sign-out.
         session = sessions.set_cookie(self._secret_key, "", environ, seconds=0)
         return sessions.see_other(start_response, "/", [session, cookie])
 

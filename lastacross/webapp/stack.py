@@ -36,7 +36,7 @@ def outside(config: Config, application: Scripts, builtins: Mapping[str, Wsgi]) 
         config: the configuration with the hosts, limits and handlers.
         application: a callable that returns the WSGI application of a ``script:``, such as ``load_script``.
         builtins: a map from each path to the engine's own application; a path that ends in ``/`` covers
-            everything below it. It is used unless app.yaml lists the exact path.
+            everything under it. It is used unless app.yaml lists the exact path.
 
     Raises:
         ConfigError: app.yaml names a missing script, folder or file.

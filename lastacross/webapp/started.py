@@ -20,7 +20,7 @@ _DIGEST_BYTES = 12
 
 
 class SignedList:
-    """A list of a browser's newest 50 texts, newest first, in one signed cookie.
+    """A list of a browser's 50 newest strings, newest first, in one signed cookie.
 
     Args:
         cookie: the cookie's name.
@@ -32,7 +32,7 @@ class SignedList:
         self._purpose = purpose
 
     def read(self, request: Any) -> list[str]:
-        """The texts; empty if the cookie is missing or has an invalid signature."""
+        """The strings; empty if the cookie is missing or has an invalid signature."""
         signatures, texts = _signatures(), list[str]()
         for value in cookies.values_of(request.environ.get("HTTP_COOKIE", ""), self._cookie):
             with contextlib.suppress(BadSignatureError):
@@ -41,7 +41,7 @@ class SignedList:
         return [text for text in texts if isinstance(text, str)]
 
     def add(self, request: Any, response: Any, text: str) -> None:
-        """Insert a text, keep the newest 50, and ignore requests that another site made the browser send."""
+        """Insert a string and keep the newest 50; ignore requests that another site made the browser send."""
         if request.environ.get(IS_CROSS_SITE):
             # The browser did not send its existing cookie, and a new one would replace it.
             return
@@ -69,8 +69,7 @@ def remember_started(request: Any, response: Any, name: str) -> None:
     Args:
         request: the request that starts the run.
         response: the response to it.
-        name: the run's name, which no other run of the application has now or later, such as
-            ``f"quilt:{row_id}"``.
+        name: the run's name, which no other run of the application ever has, such as ``f"quilt:{row_id}"``.
     """
     _STARTED.add(request, response, _digest(name))
 

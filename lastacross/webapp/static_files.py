@@ -26,7 +26,7 @@ COMPRESSED = {"gzip": ".gz", "br": ".br"}
 
 
 class Folder:
-    """The files below one folder.
+    """The files in one folder and its subfolders.
 
     Args:
         root: the folder.
@@ -35,7 +35,7 @@ class Folder:
         mime_type: the type of every file, or None to guess it from the name.
         http_headers: the headers to add to every response.
         is_private: whether only the browser's own cache may keep a file.
-        leaves_out: a callable that takes a file's path below the folder and its real path, and returns
+        leaves_out: a callable that takes a file's path relative to the folder and its real path, and returns
             whether the file is excluded.
     """
 
@@ -59,7 +59,7 @@ class Folder:
         self._sender = WhiteNoise(None)
 
     def find(self, relative: str) -> Wsgi | None:
-        """A WSGI application that sends the file at this path below the folder; None if it does not exist."""
+        """A WSGI application that sends the file at this path in the folder; None if it does not exist."""
         if self._known is not None and relative in self._known:
             return self._send(self._known[relative])
         path = self._path(relative)

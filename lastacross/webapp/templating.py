@@ -1,6 +1,6 @@
 """Renders pages with jinja2, with autoescaping on. The application's templates come first, then the engine's.
 
-The engine's templates are all below ``_ah/``; an application overrides one with a file of the same name. The
+The engine's templates are all under ``_ah/``; an application overrides one with a file of the same name. The
 application's packages come last, and each may keep templates in a folder of its own:
 ``shop/orders/page.html`` is found in ``shop/orders/templates/page.html``.
 """

@@ -2,8 +2,8 @@
 
 webapp2 3.0.0b1 logs an exception itself and answers with WebOb's bare page. That can be changed through
 webapp2's own table of error handlers, so applications need no changes. Each route that webapp2 tries asks the
-request for its path, and WebOb quotes the path anew each time. We read a form
-that is in memory, such as a task's, without WebOb's code for uploaded files.
+request for its path, and WebOb quotes the path again each time. We read a form that is in memory, such as a
+task's, without WebOb's code for uploaded files.
 """
 
 import functools

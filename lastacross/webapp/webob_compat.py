@@ -41,7 +41,7 @@ def keep_cookies(environ: Environ, header: str) -> None:
 
 
 def has_parameters(authorization: str) -> bool:
-    """Whether WebOb would search this Authorization header for parameters from every letter on."""
+    """Whether WebOb would search this Authorization header for parameters starting at every letter."""
     scheme, _, rest = authorization.partition(" ")
     return scheme in known_auth_schemes and (scheme != "Basic" or '"' in rest)
 

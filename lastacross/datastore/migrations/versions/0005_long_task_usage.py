@@ -13,7 +13,7 @@ depends_on = None
 
 ROW_BYTES = 1_000
 
-# octet_length is new in SQLite 3.43. For a blob, and for JSON, which is ASCII, length gives the same.
+# octet_length is new in SQLite 3.43. For a blob, and for JSON, which is ASCII, length gives the same result.
 FILL = f"""
 UPDATE lastacross_long_task SET stored_bytes = {ROW_BYTES} + length(path) + length(given) + result_size
     + coalesce(length(parameters), 0)
