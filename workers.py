@@ -1,7 +1,8 @@
 """All programs' functions and handlers that a queue can run, by name.
 
 A queued deferred call names its function through this module, as in ``workers.send_color``. Keep such a name
-as long as queued calls may use it, and as long as a release that knows only this name runs beside this one.
+as long as queued calls may use it, and as long as a release that knows only this name is running alongside
+this one.
 """
 
 from programs.count.tasks import CompleteHandler as CountCompleteHandler

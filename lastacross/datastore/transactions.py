@@ -310,7 +310,7 @@ def _refuse_second_writer(current: Engines) -> None:
 
 
 def _owner() -> tuple[int, int]:
-    """Identify the running code. A forked child, or a thread with a copied context, gets another value."""
+    """Identify the running code. A forked child or a thread with a copied context gets a different value."""
     return os.getpid(), threading.get_ident()
 
 

@@ -53,14 +53,14 @@ class Threads:
                 _log.exception("thread.failed", thread=self._name)
 
     def _next(self) -> Callable[[], None] | None:
-        """The next function; None if there was none for a while, and this thread then no longer counts."""
+        """The next function; None if there was none for a while; this thread then no longer counts."""
         while True:
             try:
                 function = self._work.get(timeout=IDLE_SECONDS)
             except queue.Empty:
                 with self._lock:
                     if self._waiting:
-                        continue  # the function is just being added
+                        continue  # the function is being added right now
                     self._idle -= 1
                     self._count -= 1
                     return None

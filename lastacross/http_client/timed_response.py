@@ -1,6 +1,6 @@
 """Reads an HTTP response within a single deadline.
 
-A socket's own time-out restarts with each byte, so a server that sends a byte now and then would block its
+A socket's own timeout restarts with each byte, so a server that sends a byte now and then would block its
 reader forever.
 """
 
@@ -41,7 +41,7 @@ class TimedResponse(http.client.HTTPResponse):
 
 
 class _TimedReader(io.RawIOBase):
-    """Reads from a socket's file and sets the socket's time-out before each read."""
+    """Reads from a socket's file and sets the socket's timeout before each read."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, remaining: Callable[[], float]) -> None:
         self._raw = raw

@@ -142,7 +142,7 @@ def _bursts(series: Sequence[Report]) -> list[Report]:
 
 
 def _pace(series: Sequence[Report]) -> float | None:
-    """Return seconds per step: the mean of the whole time's and its second half's; None for too few."""
+    """Return the seconds per step, averaged over the whole time and its second half; None if unknown."""
     first, newest = series[0], series[-1]
     seconds = newest.at - first.at
     is_known = (

@@ -101,5 +101,5 @@ flush_all_async = _client.flush_all_async
 get_stats = _client.get_stats
 get_stats_async = _client.get_stats_async
 
-# Not part of App Engine's API: for rooms whose own scripts read cache entries.
+# Not part of App Engine's API: for packages whose own scripts read cache entries.
 values_of = _client.values_of

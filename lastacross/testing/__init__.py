@@ -1,7 +1,7 @@
 """Helps you test tasks: run them in order or as soon as they are added, and inspect those that are enqueued.
 
-With pytest, ask for the fixtures ``run_tasks``, ``inline_tasks``, ``enqueued``, ``assert_enqueued`` or
-``lastacross_app``. Without it:
+With pytest, use the fixtures ``run_tasks``, ``inline_tasks``, ``enqueued``, ``assert_enqueued`` or
+``lastacross_app``. Without pytest:
 
     with testing.application("path/to/app") as app:
         taskqueue.add(url="/work")

@@ -18,10 +18,10 @@ def check_seconds(name: str, value: object) -> None:
 
 
 def check_count(name: str, value: object, *, none_means: str = "") -> None:
-    """Raise an error unless the value is a whole number, not negative, or None if that is allowed.
+    """Raise an error unless the value is a non-negative whole number, or None if that is allowed.
 
     Raises:
-        TypeError: the value is of another type.
+        TypeError: the value is of a different type.
         ValueError: the value is negative.
     """
     if value is None and none_means:

@@ -9,7 +9,7 @@ from lastacross.store import Arg, Store
 from lastacross.testing.running import Attempt, TaskRunner, raise_failure
 
 # How long a thread waits for tasks that were started because another thread added some. The wait is limited,
-# because the waiting thread may have been started by a task that waits for it to end.
+# because the waiting thread may have been started by a task that is waiting for it to end.
 WAIT_SECONDS = 5.0
 
 # A task may have become ready after one of these scripts.
@@ -19,7 +19,7 @@ _ADDING = frozenset(
 
 
 class WatchedStore(Store):
-    """A store that calls ``on_add``, unless it is None, after tasks were added."""
+    """A store that calls ``on_add``, unless it is None, after tasks have been added."""
 
     on_add: Callable[[], None] | None = None
 
@@ -58,12 +58,12 @@ class Inline:
             transaction.after_commit(self.run)
             return
         self._is_wanted = True
-        # A task that has added another one must not wait for it, because the other one runs when the task has
-        # ended.
+        # A task that has added another one must not wait for it, because the other one runs only after this
+        # task.
         is_outside = threading.current_thread() is not self._thread
         self._drain(WAIT_SECONDS if is_outside else 0.0)
         while self._is_wanted and self._drain(0.0):
-            # Run tasks that a thread has added, without waiting for them, since the last check of the queues.
+            # Run tasks that a thread has added since the last check of the queues without waiting for them.
             pass
 
     def _drain(self, wait_seconds: float) -> bool:

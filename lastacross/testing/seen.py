@@ -68,8 +68,8 @@ class DeliveredTask:
         queue: the name of the task's queue.
         name: the task's name.
         method: such as ``POST``.
-        url: path and query.
-        attempt: 1 for the first.
+        url: the path and the query.
+        attempt: the attempt's number; the first is 1.
         status: the response's status, or None without a response.
         reason: the reason for a failure, or '' for a success.
     """
@@ -104,7 +104,7 @@ def enqueued(
 
     Args:
         opened: the store.
-        queue: None = all.
+        queue: the queue's name, or None for all queues.
         url: a path (with any query), or a path and query, to filter by.
         name: a task name to filter by.
         states: the states to include; dead tasks are included only if "dead" is listed.

@@ -37,7 +37,7 @@ class ApplicationUnderTest:
         opened: its Redis store.
         clock: the store's clock.
         application: the loaded application.
-        delivery: delivers to it.
+        delivery: the object that delivers tasks to the application.
 
     Attributes:
         wsgi: the application as the web server serves it, for ``webtest.TestApp`` and similar tools.
@@ -143,7 +143,7 @@ class ApplicationUnderTest:
         """The tasks in one or all queues, ordered by eta.
 
         Args:
-            queue: None = all.
+            queue: the queue's name, or None for all queues.
             url: a path (with any query), or a path and query, to filter by.
             name: a task name to filter by.
             states: ``ready``, ``scheduled``, ``leased``, ``dead``, ``waiting``.

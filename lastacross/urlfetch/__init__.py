@@ -1,6 +1,6 @@
 """Sends HTTP requests to other servers, under App Engine's names: ``from lastacross import urlfetch``.
 
-Rules: docs/appengine.md, "urlfetch".
+The rules are in docs/appengine.md, under "urlfetch".
 """
 
 from lastacross.errors import (

@@ -33,7 +33,8 @@ DEFAULT_DEADLINE_SECONDS = 5.0
 MAX_SECONDS_IN_REQUESTS = 60.0
 MAX_SECONDS_IN_TASKS = 600.0
 CALLS_AT_ONCE = 128
-# How long a thread may take to report the time-out itself, because it checks its deadline only now and then.
+# How long a thread may take to report the timeout itself, because it checks its deadline only from time to
+# time.
 _GRACE_SECONDS = 1.0
 
 _fetcher = Fetcher()
@@ -45,7 +46,7 @@ def set_default_fetch_deadline(seconds: float | None) -> None:
     """Set the default deadline for this thread's fetches; without it the default is 5 s.
 
     Args:
-        seconds: None restores 5.
+        seconds: the deadline in seconds; None restores the default of 5.
 
     Raises:
         TypeError, ValueError: the value is not a valid duration.
@@ -225,7 +226,7 @@ def fetch(
 
     Raises:
         InvalidURLError, PayloadTooLargeError, InvalidMethodError: the request is invalid; nothing is sent.
-        DownloadError: there was no response; the subclass tells the reason.
+        DownloadError: there was no response; the subclass gives the reason.
         ResponseTooLargeError: the response exceeds the limit; the error contains the part that was read.
         SSLCertificateError: the certificate is not trusted.
         TypeError, ValueError: a payload, headers, a limit or a deadline is invalid.

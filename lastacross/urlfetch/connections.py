@@ -95,7 +95,8 @@ class Connections:
     def connect(self, place: Place, deadline: Deadline, *, validates: bool, is_open: bool) -> HTTPConnection:
         """Open a new connection to an address that has been looked up and checked for this purpose.
 
-        It uses exactly the checked address and does not look up the name again, in case its address changes.
+        It uses exactly the checked address and does not look up the name again, because its address may have
+        changed.
 
         Args:
             place: the destination.
@@ -104,7 +105,7 @@ class Connections:
             is_open: whether the address may be in a private network.
 
         Raises:
-            PrivateAddressError, DNSLookupFailedError, FetchDeadlineExceededError: as their names say.
+            PrivateAddressError, DNSLookupFailedError, FetchDeadlineExceededError: as their names suggest.
             SSLCertificateError: the certificate is not trusted.
             DownloadError: the server does not accept the connection.
         """
@@ -172,7 +173,7 @@ def _in_words(place: Place, deadline: Deadline, error: Exception | None) -> Exce
         )
     if isinstance(error, CertificateError):
         return SSLCertificateError(f"the certificate of {place.authority} was rejected: {error}")
-    # Check this before time-outs, because in urllib3 it is a subclass of a time-out.
+    # Check this error before timeouts, because in urllib3 its class is a subclass of the timeout's.
     if isinstance(error, urllib3.exceptions.NewConnectionError):
         return DownloadError(f"{place.authority} could not be reached: {_reason(error.__cause__ or error)}")
     if isinstance(error, TimeoutError | urllib3.exceptions.TimeoutError):

@@ -10,7 +10,7 @@ class Deadline:
 
     Args:
         clock: a clock whose monotonic time measures the deadline.
-        seconds: time from now.
+        seconds: how far in the future the deadline is.
     """
 
     def __init__(self, clock: Clock, seconds: float) -> None:

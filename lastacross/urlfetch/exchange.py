@@ -60,7 +60,7 @@ def exchange(connection: HTTPConnection, request: Request, place: Place, deadlin
 
     Raises:
         FetchDeadlineExceededError, ConnectionClosedError, MalformedReplyError, DownloadError: as their names
-        say.
+        suggest.
     """
     try:
         answer, is_whole = _exchanged(connection, request, place, deadline)
@@ -150,7 +150,7 @@ class Gunzip:
         """Return only if the compressed data is complete.
 
         Raises:
-            zlib.error: it is not.
+            zlib.error: the data is incomplete.
         """
         if self._has_begun and not self._member.eof:
             raise zlib.error("the data is incomplete")
@@ -175,5 +175,5 @@ def _in_words(error: Exception, place: Place) -> DownloadError:
 
 
 def _shown(error: Exception) -> str:
-    """The beginning of the error's text; the text itself may quote a whole line of the response."""
+    """The beginning of the error's message, which may quote a whole line of the response."""
     return f"{type(error).__name__}: {error}"[:200]

@@ -57,7 +57,7 @@ class Fetcher:
         """Send the request, follow redirects if the request allows them, and read the response.
 
         Raises:
-            UrlFetchError: the fetch failed; the subclass tells why.
+            UrlFetchError: the fetch failed; the subclass says why.
         """
         place = place_of(url)
         check_size(request.body)

@@ -16,12 +16,12 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _IPV4 = [
     ipaddress.IPv4Network(text)
     for text in (
-        "0.0.0.0/8",  # this network: Linux treats it as loopback
+        "0.0.0.0/8",  # this network, which Linux treats as loopback
         "10.0.0.0/8",
         "100.64.0.0/10",  # behind a carrier's NAT
         "127.0.0.0/8",
-        "168.63.129.16/32",  # Azure's internal service on each of its machines
-        "169.254.0.0/16",  # link-local: the metadata of cloud machines
+        "168.63.129.16/32",  # the internal service that Azure provides to each virtual machine
+        "169.254.0.0/16",  # link-local, including cloud providers' metadata services
         "172.16.0.0/12",
         "192.0.0.0/24",
         "192.0.2.0/24",  # for documentation, like the next two

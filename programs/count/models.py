@@ -42,7 +42,7 @@ class CountInterval(datastore.Model):
     """An interval of a run, with its size, the instance that counts it, and finally all its numbers.
 
     ``counted`` is how many of its numbers have been saved so far. ``numbers`` is the result, a JSON list.
-    ``changed`` is the number of the run's change that changed the interval last.
+    ``changed`` is the number of the run's change that last affected the interval.
     """
 
     __tablename__ = "count_interval"

@@ -49,7 +49,7 @@ class CountRequest:
 
     @property
     def work_ms(self) -> int:
-        """The total work, in milliseconds."""
+        """The total duration of the simulated work, in milliseconds."""
         return self.numbers * max(self.delay_ms, starting.MIN_NUMBER_MS)
 
 

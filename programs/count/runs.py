@@ -54,7 +54,7 @@ class Sums:
 def begin(run: CountRun, intervals: Sequence[tuple[int, int]], *, is_limited: bool = False) -> bool:
     """Store a new run, once, although both its page and its master task call this.
 
-    The new run replaces an older one with this name, because the name was free again.
+    The new run replaces an older one with this name, because the name has become free again.
 
     Args:
         run: the new run.
@@ -158,7 +158,7 @@ class Claim:
 
 
 def claim(run_id: str, place: int, instance: str, *, retry_count: int) -> Claim | None:
-    """Record that this instance counts this interval from now on.
+    """Record that this instance is counting this interval from now on.
 
     Returns:
         None if there is nothing to count, because the interval is done, or its run is over or deleted.
@@ -203,7 +203,7 @@ def release(run_id: str, place: int, instance: str, counted: int) -> int | None:
     """Save an interval's progress, and record that this instance no longer counts it.
 
     Returns:
-        The number of the change, or None if another instance has the interval or nobody needs it any longer.
+        The number of the change, or None if another instance has the interval or it is no longer needed.
     """
     with datastore.transaction() as transaction:
         session = transaction.session

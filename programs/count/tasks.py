@@ -1,7 +1,7 @@
 """The counting program's tasks: a master task hands out intervals, and sub tasks count them.
 
-A master task's name contains its run's name, and a sub task's name its run and its interval, so each is
-unique. Both run on the backend ``counter``, at their queues' default URLs. Everything here may run twice.
+A master task's name contains its run's name, and a sub task's name contains its run and its interval, so each
+is unique. Both run on the backend ``counter``, at their queues' default URLs. Everything here may run twice.
 """
 
 import contextlib
@@ -217,7 +217,7 @@ def _holding(hold: Hold) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        # It may have exceeded its deadline, for example. The next attempt should continue from here.
+        # The attempt may have exceeded its deadline, for example. The next attempt should continue from here.
         _give_back(hold)
         raise
     finally:
@@ -279,6 +279,6 @@ def _wait(seconds: float) -> bool:
     """Simulate slow work; returns False as soon as this process is stopping."""
     until = clock.SYSTEM.monotonic() + seconds
     while (left := until - clock.SYSTEM.monotonic()) > 0 and not runtime.is_shutting_down():
-        # Nobody sets this event. The wait lets other threads run, and a deadline can take effect at its end.
+        # This event is never set. The wait lets other threads run, and a deadline can take effect when it ends.
         threading.Event().wait(min(left, POLL_SECONDS))
     return not runtime.is_shutting_down()

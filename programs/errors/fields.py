@@ -130,7 +130,7 @@ def text_of(value: object) -> str:
 
 
 def cut(text: str, most: int, *, is_end_better: bool = False) -> str:
-    """Cut a text to ``most`` characters. Keeps the beginning, or mainly the end if ``is_end_better``."""
+    """Cut a string to ``most`` characters, keeping the beginning or, if ``is_end_better``, mainly the end."""
     if len(text) <= most:
         return text
     mark = f" [… cut from {len(text):,} to {most:,} characters …] "

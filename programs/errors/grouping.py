@@ -35,7 +35,7 @@ class Likeness:
     """The properties that a group's errors have in common.
 
     ``fingerprint`` is 64 hexadecimal digits, the same on every machine and in every version. It covers the
-    whole masked message, while ``msg`` may be cut.
+    whole masked message, while ``msg`` may be truncated.
     """
 
     type: str

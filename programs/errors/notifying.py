@@ -1,10 +1,11 @@
 """Decides when to send notifications about errors, and sends them.
 
-A group causes a notification when its number of errors reaches a threshold: 1, 10, 100 and so on. Every five
-minutes a digest covers the errors since the last digest. Both are rows, written in the same transaction as
-the count that causes them, so each exists exactly once. A task writes each row to the log and posts it to a
-webhook. Like anything outside the datastore, that happens at least once, because a process may die between
-receiving the webhook's response and recording it. The second request then has the same ``Idempotency-Key``.
+A group triggers a notification when its number of errors reaches a threshold: 1, 10, 100 and so on. Every
+five minutes a digest covers the errors since the last digest. Both are rows, written in the same transaction
+as the count that triggers them, so each exists exactly once. A task writes each row to the log and posts it
+to a webhook. Like anything outside the datastore, that happens at least once, because a process may die
+between receiving the webhook's response and recording it. The second request then has the same
+``Idempotency-Key``.
 """
 
 import json
@@ -65,7 +66,7 @@ class Line:
 
 
 def thresholds() -> tuple[int, ...]:
-    """The error counts at which a group causes a notification.
+    """The error counts at which a group triggers a notification.
 
     Raises:
         ValueError: ERROR_THRESHOLDS is invalid.
@@ -96,7 +97,8 @@ def note_count(session: Session, error: ErrorReport, alike: Likeness, *, group_i
     """Write a notification if a group's number of errors has just reached a threshold.
 
     The group's row is locked during the count, so each number is reached once. In a flood of new groups, only
-    the first groups get their own notifications. One more then says that the digest covers the others.
+    the first groups get their own notifications. One more notification then says that the digest covers the
+    others.
     """
     if count not in _thresholds_or_usual():
         return

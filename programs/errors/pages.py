@@ -177,7 +177,7 @@ def parse(given: Mapping[str, str]) -> GroupQuery:
     if mistakes:
         raise forms.FormError(mistakes)
     return GroupQuery(
-        # Clean these texts like the stored ones, because PostgreSQL rejects NUL.
+        # Clean these strings in the same way as the stored ones, because PostgreSQL rejects NUL.
         account=fields.text_of(given.get("account")).strip(),
         domain=fields.text_of(given.get("domain")).strip().lower(),
         status=numbers.get("status"),

@@ -97,7 +97,7 @@ def hours(since: int, conditions: list[ColumnElement[bool]]) -> dict[int, int]:
 
 
 def numbers() -> dict[str, int]:
-    """How many errors are kept, how many groups there are, and how many errors wait for their task."""
+    """How many errors are kept, how many groups there are, and how many errors are waiting for their task."""
     # Read only the indexed column, because the rows' other columns can hold 140 kB of posted text.
     waiting = select(func.count()).select_from(ErrorReport).where(ErrorReport.group_id.is_(None))
     with datastore.session(read_only=True) as session:

@@ -88,7 +88,7 @@ class Dice:
     """Reproducible randomness. It uses only ``random()``, whose results stay the same in all Python versions.
 
     Args:
-        seed: a text that determines all results.
+        seed: a string that determines all results.
     """
 
     def __init__(self, seed: str) -> None:
@@ -254,7 +254,7 @@ def load(today: datetime.date | None = None) -> str:
 
 
 def is_all_there_is() -> bool:
-    """Whether the datastore has no invoices except the demo's."""
+    """Whether all invoices in the datastore are the demo's."""
     query = select(Invoice.number).where(Invoice.number.not_like(f"{PREFIX}%")).limit(1)
     with datastore.session(read_only=True) as session:
         return session.scalar(query) is None

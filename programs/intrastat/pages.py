@@ -145,7 +145,7 @@ class IntrastatHandler(longtask.LongRunningTaskHandler):
         parameters["month"], parameters["delay_ms"] = f"{first:%Y-%m}", str(delay_ms)
 
     def bad_request(self, field: str, message: str) -> None:
-        """Answer 400, as JSON for programs, or with the form that shows each mistake at its field."""
+        """Answer 400, as JSON for programs, or with the form that shows each mistake next to its field."""
         if field in self.mistakes and not self.wants_json():
             form = FormHandler(self.request, self.response)
             form.show_form(self.request.params, self.mistakes, 400)
@@ -158,7 +158,8 @@ class IntrastatHandler(longtask.LongRunningTaskHandler):
         delay_ms = min(int(parameters["delay_ms"]), MAX_DELAY_MS)
         first = parse_request({"month": parameters["month"]}, datetime.date.max).first
         if config.current().settings.is_dev and not invoices.count_in(first) and demo.is_all_there_is():
-            # Only if there are no other invoices, because fake ones do not belong in a business's report.
+            # Load them only if there are no other invoices, because fake ones do not belong in a business's
+            # report.
             self.log_progress(f"Loading demo data: there are no invoices of {first:%Y-%m}")
             demo.load()
         return report.report(first, self.log_progress, delay_seconds=delay_ms / 1000)

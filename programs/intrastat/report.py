@@ -125,7 +125,7 @@ def report(first: datetime.date, on_progress: OnProgress, *, delay_seconds: floa
     month = Month()
     for day in days:
         on_progress(f"Handling {day}: so far {month.invoices} invoices", day.day, steps)
-        # Nobody sets this event. The wait lets other threads run, and a deadline can take effect at its end.
+        # This event is never set. The wait lets other threads run, and a deadline can take effect when it ends.
         threading.Event().wait(delay_seconds)
         month.add(invoices.sold_on(day))
     on_progress("Summing up", steps - 1, steps)
@@ -179,7 +179,7 @@ class Month:
         total.cents += line.value_cents
 
     def summed_up(self) -> list[Row]:
-        """The rows in order. Lines of a row without a positive value or mass count as left out."""
+        """The rows in order. Lines in a row without a positive value or mass count as left out."""
         rows = []
         for key, total in sorted(self._sums.items()):
             if total.cents <= 0:
@@ -267,7 +267,7 @@ def _cells(first: datetime.date, row: Row) -> list[str | int]:
 
 
 def safe_cell(text: str) -> str:
-    """Make a text safe for spreadsheets: if it looks like a formula, an apostrophe is put in front.
+    """Make a string safe for spreadsheets: if it looks like a formula, an apostrophe is put in front.
 
     https://owasp.org/www-community/attacks/CSV_Injection
     """

@@ -189,7 +189,7 @@ def note_batch(quilt_id: str, batch_id: str) -> bool:
     """Record the batch that colours this quilt.
 
     Returns:
-        False if its end is already recorded, because it was cancelled earlier.
+        False if the quilt's end is already recorded, because it was cancelled earlier.
     """
     return _change(quilt_id, Quilt.finished_at.is_(None), {"batch_id": batch_id})
 
@@ -198,7 +198,7 @@ def cancel_unfilled(quilt_id: str) -> bool:
     """End a quilt that has no batch yet. The task that would open the batch then finds that it has ended.
 
     Returns:
-        False if it has a batch, or its end is already recorded.
+        False if the quilt has a batch, or its end is already recorded.
     """
     return _change(quilt_id, Quilt.finished_at.is_(None) & Quilt.batch_id.is_(None), _ending(0))
 

@@ -41,7 +41,7 @@ class Size:
 
     @property
     def work_ms(self) -> int:
-        """The total work, in milliseconds."""
+        """The total duration of the simulated work, in milliseconds."""
         return self.rows * self.columns * max(self.delay_ms, starting.MIN_SQUARE_MS)
 
 
@@ -179,7 +179,7 @@ def _is_abandoned(quilt: models.Quilt, progress: taskqueue.Progress, now: float)
 
 
 def _eta_seconds(quilt: models.Quilt, failed: int, now: float) -> float | None:
-    """The estimated time left at the average rate. The batch has no estimate, because it still grows."""
+    """The estimated time left at the average rate. The batch has no estimate, because it is still growing."""
     if quilt.painted + failed < 3:
         return None
     left = quilt.total - quilt.painted - failed
@@ -331,7 +331,7 @@ ID = "<quilt_id:[A-Za-z0-9_-]+>"
 ROUTES = [
     # The form; a POST starts a quilt and returns the address of its page.
     webapp2.Route("/quilt", FormHandler),
-    # For the task that runs when a quilt's last square has ended.
+    # For the task that runs when a quilt's last square has finished.
     webapp2.Route("/quilt/complete", tasks.QuiltCompleteHandler),
     # One quilt as JSON, for programs and for the page when it polls.
     webapp2.Route(f"/quilt/{ID}.json", PageHandler, handler_method="get_json", methods=["GET", "HEAD"]),

@@ -44,7 +44,7 @@ def send_color(row: int, column: int, session_id: str, *, delay_ms: int = 0) -> 
         deferred.PermanentTaskFailure: the quilt does not exist, or no longer exists.
     """
     if delay_ms:
-        # Nobody sets this event. The wait lets other threads run, and a deadline can take effect at its end.
+        # This event is never set. The wait lets other threads run, and a deadline can take effect when it ends.
         threading.Event().wait(delay_ms / 1000)
     if not _paint_and_tell(models.Stroke(session_id, row, column, rand_hex_color(length=6))):
         raise deferred.PermanentTaskFailure(f"there is no quilt {session_id}")
@@ -114,7 +114,7 @@ def fill_quilt(quilt_id: str, start: int = 0) -> None:
 
 
 def portion_size(quilt: models.Quilt) -> int:
-    """How many of a quilt's squares are handed out at once."""
+    """How many of a quilt's squares are handed out at a time."""
     if quilt.total <= MAX_WHOLE:
         return quilt.total
     if quilt.delay_ms == 0:

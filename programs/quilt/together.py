@@ -22,7 +22,7 @@ class _Call(Generic[Item, Answer]):
 
 
 class Together(Generic[Item, Answer]):
-    """Makes a call immediately. If another call is running, combines it with other waiting calls.
+    """Makes a call immediately or, if another call is running, combines it with other waiting calls.
 
     No call is delayed just to collect others. A thread that finds no leader becomes the leader, and makes
     all calls that are waiting by then.

@@ -179,7 +179,7 @@ class ListHandler(forms.Handler):
             self.see_other("/accounts")
 
     def show_form(self, given: Mapping[str, Any], mistakes: Mapping[str, str], status: int = 200) -> None:
-        """Show the list again, with the mistake at its field."""
+        """Show the list again, with the mistake next to its field."""
         self._show(AccountQuery("", "", ""), given, mistakes, status)
 
     def _show(

@@ -60,12 +60,12 @@ def lot(key: str) -> int:
 
 
 def is_failing(key: str) -> bool:
-    """Whether the feed fails for an account, as for 5 in 100 accounts."""
+    """Whether the feed fails for an account, as it does for 5 in 100 accounts."""
     return lot(key) in _TROUBLES
 
 
 def is_slow(key: str) -> bool:
-    """Whether the feed is slow for an account, as for 1 in 100 accounts."""
+    """Whether the feed is slow for an account, as it is for 1 in 100 accounts."""
     return lot(key) == _SLOW
 
 
@@ -84,7 +84,7 @@ class FeedHandler(webapp.RequestHandler):
                 f"This feed is part of lastacross dev. Set {VARIABLE} to the address of your own feed."
             )
         if is_slow(key):
-            # Nobody sets this event. The wait lets other threads run.
+            # This event is never set. The wait lets other threads run.
             threading.Event().wait(SLOW_SECONDS)
         status, text = _TROUBLES.get(lot(key), (200, status_of(key)))
         self.response.status = status

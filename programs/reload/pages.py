@@ -75,7 +75,7 @@ def parse_wanted(query: Mapping[str, str]) -> FailingQuery:
 
 
 class PageHandler(longtask.ProgressPage[reload_view.View]):
-    """The page of one run, while it works and afterwards."""
+    """The page of one run, while it is running and afterwards."""
 
     console_queues = (tasks.QUEUE,)
 

@@ -76,8 +76,8 @@ def fill(run_id: str) -> None:
 def start(run_id: str, started_by: str) -> ReloadRun:
     """Return the run with this id, or another run that is open; start the run if there is neither.
 
-    Only one run may be open, or runs would pile up if the feed is slower than the schedule. A lost run does
-    not block new runs, because checking its progress ends it.
+    Only one run may be open, because runs would pile up if the feed were slower than the schedule. A lost run
+    does not block new runs, because checking its progress ends it.
 
     Raises:
         NothingToDoError: no account is active.

@@ -34,7 +34,7 @@ class View(progress.RunView):
 
     @property
     def through(self) -> int:
-        """How many accounts have a new status or have finally failed."""
+        """How many accounts have a new status or have failed for good."""
         return self.run.done + self.failed
 
     @property

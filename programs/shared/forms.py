@@ -45,7 +45,7 @@ class Handler(webapp.RequestHandler):
         return fields
 
     def refuse(self, error: FormError) -> None:
-        """Report the mistakes as JSON, or in the form with each mistake at its field."""
+        """Report the mistakes as JSON, or in the form with each mistake next to its field."""
         if self.wants_json():
             first = next(iter(error.mistakes))
             body = {"code": error.status, "field": first, "message": str(error), "fields": error.mistakes}
@@ -54,7 +54,7 @@ class Handler(webapp.RequestHandler):
             self.show_form(self.request.POST, error.mistakes, error.status)
 
     def show_form(self, given: Mapping[str, Any], mistakes: Mapping[str, str], status: int = 200) -> None:
-        """Render the form with the given values and each mistake at its field."""
+        """Render the form with the given values and each mistake next to its field."""
         raise NotImplementedError
 
 

@@ -37,7 +37,7 @@ class Part:
 
     Attributes:
         table: the rows' table.
-        key: its primary key, of one or several columns.
+        key: its primary key, which has one or more columns.
         run_id: the column with the run's id.
     """
 
@@ -71,7 +71,7 @@ class Old:
 
     Attributes:
         table: the table.
-        key: its primary key, of one or several columns.
+        key: its primary key, which has one or more columns.
         is_old: a condition that selects the rows.
         rows_each: how many rows are removed when one of these is deleted, including that row.
     """

@@ -113,7 +113,7 @@ def admit(handler: webapp.RequestHandler, runs: str, *, is_counted: bool = True,
         runs: ``quilts``, ``counts`` or ``reloads``.
         is_counted: whether the run starts now. Callers first check without counting, so that a refused
             request does not use up a start.
-        work_ms: the run's work in milliseconds, or 0 if it is not limited.
+        work_ms: how long the run's work will take in milliseconds, or 0 if its work is not limited.
 
     Raises:
         StartRefusedError: the client has reached its limit of starts or of refused requests.
