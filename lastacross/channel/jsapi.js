@@ -5,10 +5,10 @@
 //
 // onopen() is called each time the stream opens, and onmessage({data}) for every message, in order and
 // without gaps. onerror({code, description}) gives the reason when there is no stream. After a 4xx the
-// socket is closed permanently (onclose() follows). After any other error it keeps trying, and the page
-// may poll until onopen(). socket.close() ends it.
+// socket is closed permanently (onclose() follows). After any other error the socket keeps trying, and the
+// page may poll until onopen(). socket.close() ends it.
 //
-// The browser's EventSource does the work: it reconnects by itself after a loss, and sends the server
+// The browser's EventSource does the work: it reconnects by itself after a disconnect, and sends the server
 // the id of its last message.
 
 (function () {
@@ -92,7 +92,7 @@
     this._source = source;
     source.onopen = () => this._opened(source);
     source.onmessage = (event) => this._received(source, event, event.data);
-    // A text with carriage returns, which an event's lines cannot contain.
+    // A message with carriage returns, which an event's lines cannot contain.
     source.addEventListener("escaped", (event) => this._received(source, event, JSON.parse(event.data)));
     source.onerror = () => this._failed(source);
   };
@@ -158,8 +158,8 @@
     this._timer = window.setTimeout(() => this._connect(), waitMs);
   };
 
-  // A browser has six connections per site, so a hidden page gives its own back and continues where it
-  // was when it becomes visible again.
+  // A browser has six connections per site, so a hidden page gives its own back, and continues where it left
+  // off when it becomes visible again.
   Socket.prototype._updateVisibility = function () {
     window.clearTimeout(this._hiddenTimer);
     if (document.visibilityState === "hidden") {

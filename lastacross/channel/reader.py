@@ -147,7 +147,7 @@ class Reader:
             log.exception("channel.set_aside")
 
     def _list_or_end(self) -> dict[str, Position] | None:
-        """The keys to wait for; None if there are none; the thread then no longer counts as running."""
+        """The keys to wait for, or None if there are none; the thread then no longer counts as running."""
         with self._lock:
             if not self._cursors:
                 self._thread = None

@@ -59,7 +59,7 @@ def create_channel(client_id: str, duration_minutes: int | None = None) -> str:
 
 
 def create_recent_channel(client_id: str, seconds: float = 5.0) -> str:
-    """Like ``create_channel``, but without asking Redis; its page also gets the last few seconds' messages.
+    """Like ``create_channel``, but without asking Redis; the page also gets the last few seconds' messages.
 
     Use it for pages that are rendered often and tolerate repeated messages.
 

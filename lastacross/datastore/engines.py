@@ -318,7 +318,7 @@ def prepare(text: str) -> None:
 
 
 def is_in_use(engine: Engine) -> bool:
-    """Whether this is the process's current engine, so that it has not been disposed of."""
+    """Whether this is the process's current engine, which means that it has not been disposed of."""
     found = _current
     return found is not None and found.write is engine
 

@@ -87,7 +87,7 @@ class Marks:
                 _log.exception("outbox.relay_later")
 
     def _is_noted(self) -> bool:
-        """Wait for a task to mark. If none arrives for a while, mark the thread as ended and return False."""
+        """Wait for a task to mark. If none arrives for a while, mark the thread as over and return False."""
         with contextlib.suppress(queue.Empty):
             # Put the entry back, so that a concurrent flush finds it.
             self._noted.put(self._noted.get(timeout=IDLE_SECONDS))

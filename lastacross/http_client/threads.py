@@ -53,7 +53,7 @@ class Threads:
                 _log.exception("thread.failed", thread=self._name)
 
     def _next(self) -> Callable[[], None] | None:
-        """The next function; None if there was none for a while; this thread then no longer counts."""
+        """The next function, or None if there was none for a while; this thread then no longer counts."""
         while True:
             try:
                 function = self._work.get(timeout=IDLE_SECONDS)

@@ -79,7 +79,7 @@ def stored_keys(ids: Sequence[str]) -> list[bytes]:
 
 
 def read(ids: Sequence[str], answers: Sequence[Any]) -> dict[str, Progress]:
-    """Return the last reports of those of these tasks that have one; none without a SECRET_KEY.
+    """Return the last report of each task that has one; none without a SECRET_KEY.
 
     Args:
         ids: the tasks' ids.

@@ -173,7 +173,7 @@ def _in_words(place: Place, deadline: Deadline, error: Exception | None) -> Exce
         )
     if isinstance(error, CertificateError):
         return SSLCertificateError(f"the certificate of {place.authority} was rejected: {error}")
-    # Check this error before timeouts, because in urllib3 its class is a subclass of the timeout's.
+    # Check this error before timeouts, because urllib3 derives it from a timeout error.
     if isinstance(error, urllib3.exceptions.NewConnectionError):
         return DownloadError(f"{place.authority} could not be reached: {_reason(error.__cause__ or error)}")
     if isinstance(error, TimeoutError | urllib3.exceptions.TimeoutError):

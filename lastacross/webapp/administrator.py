@@ -31,7 +31,8 @@ TRUST_SECONDS = 5.0
 
 _CODE, _COOKIE = "sign-in", "administrator"
 _COOKIE_NAME = "lastacross_admin"
-# The length of our cookies is always in this range, so we do not compute a signature for any other value.
+# The length of our cookies is always in this range, so we do not compute a signature for a value of any other
+# length.
 _CHARACTERS = range(40, 120)
 
 

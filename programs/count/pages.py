@@ -179,7 +179,7 @@ class FormHandler(forms.Handler):
 
     @staticmethod
     def _taken(name: str, *, is_tombstoned: bool) -> forms.FormError:
-        """A 409 error for a taken name. A run continues after its master task while its sub tasks count."""
+        """A 409 error for a taken name. A run outlasts its master task while its sub tasks are counting."""
         run = runs.find(name)
         if is_tombstoned and (run is None or view_of(run).is_over):
             until = _refused_until(run)
@@ -286,7 +286,7 @@ class CancelHandler(webapp.RequestHandler):
     """The button that ends a run early."""
 
     def post(self, name: str) -> None:
-        """Drop the sub tasks that have not started, and let the others end. A finished run is unaffected."""
+        """Drop the sub tasks that have not started; let the others finish. A finished run is unaffected."""
         run = _find_or_404(name)
         starting.require_may_cancel(self, _started_name(run))
         if not view_of(run).is_over:

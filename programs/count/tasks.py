@@ -202,7 +202,7 @@ def shut_down() -> None:
 
 
 def _give_back(hold: Hold) -> None:
-    """Save the progress and release the interval, once, whether the hook or the counting loop calls first."""
+    """Save the progress and release the interval, only once even if both the hook and the loop call this."""
     with _lock:
         is_held = hold in _held
         _held.discard(hold)
@@ -279,6 +279,6 @@ def _wait(seconds: float) -> bool:
     """Simulate slow work; returns False as soon as this process is stopping."""
     until = clock.SYSTEM.monotonic() + seconds
     while (left := until - clock.SYSTEM.monotonic()) > 0 and not runtime.is_shutting_down():
-        # This event is never set. The wait lets other threads run, and a deadline can take effect when it ends.
+        # This event is never set. The wait lets other threads run, and a deadline can take effect after it.
         threading.Event().wait(min(left, POLL_SECONDS))
     return not runtime.is_shutting_down()

@@ -261,7 +261,7 @@ def is_all_there_is() -> bool:
 
 
 def _load_month(first: datetime.date) -> tuple[int, int] | None:
-    """Load a month; returns how many invoices and lines were added, or None if the month is already there."""
+    """Load a month; returns how many invoices and lines were added, or None if it is already loaded."""
     heads, lines = month_rows(first)
     with datastore.session(read_only=True) as session:
         if session.get(Invoice, heads[0]["number"]) is not None:

@@ -125,7 +125,7 @@ def report(first: datetime.date, on_progress: OnProgress, *, delay_seconds: floa
     month = Month()
     for day in days:
         on_progress(f"Handling {day}: so far {month.invoices} invoices", day.day, steps)
-        # This event is never set. The wait lets other threads run, and a deadline can take effect when it ends.
+        # This event is never set. The wait lets other threads run, and a deadline can take effect after it.
         threading.Event().wait(delay_seconds)
         month.add(invoices.sold_on(day))
     on_progress("Summing up", steps - 1, steps)

@@ -44,7 +44,7 @@ def send_color(row: int, column: int, session_id: str, *, delay_ms: int = 0) -> 
         deferred.PermanentTaskFailure: the quilt does not exist, or no longer exists.
     """
     if delay_ms:
-        # This event is never set. The wait lets other threads run, and a deadline can take effect when it ends.
+        # This event is never set. The wait lets other threads run, and a deadline can take effect after it.
         threading.Event().wait(delay_ms / 1000)
     if not _paint_and_tell(models.Stroke(session_id, row, column, rand_hex_color(length=6))):
         raise deferred.PermanentTaskFailure(f"there is no quilt {session_id}")

@@ -229,7 +229,7 @@ _announcer = _Announcer()
 
 
 def _send(run_id: str, news: dict[str, object]) -> None:
-    """Send a message to the pages that watch the run. The work is done even if the message cannot be sent."""
+    """Send a message to the pages that watch the run. The work is done, even if this message is lost."""
     try:
         channel.send_message(runs.batch_id(run_id), json.dumps(news))
     except errors.StoreUnavailableError as error:

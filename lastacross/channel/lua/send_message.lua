@@ -1,4 +1,4 @@
--- send_message: append messages to a stream with a limited length and lifetime.
+-- send_message: appends messages to a stream with a limited length and lifetime.
 --
 -- KEYS: the stream.
 -- ARGV: the minimum number of messages to keep, the number of seconds to keep them after the newest one, then

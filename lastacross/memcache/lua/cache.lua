@@ -6,7 +6,7 @@
 --
 -- Expiry is decided by comparing with the caller's `now`; Redis's own TTL only frees the memory.
 
--- Another program may have written a key of another type there, which the cache treats as missing.
+-- Another program may have written a key of a different type there, which the cache treats as missing.
 local function text_at(name)
   local text = redis.pcall('GET', name)
   return type(text) == 'string' and text or nil

@@ -1,5 +1,5 @@
-// Keeps the console's page current: fetches it again, takes over what has changed, and counts ages on.
-// Without this script every page works; only the ages and numbers are those of the time of loading.
+// Keeps the console's page current: fetches it again, copies what has changed, and keeps counting ages.
+// Every page works without this script, but its ages and numbers are then those from when it was loaded.
 
 const FETCH_MS = 5000;
 const page = document.getElementById("page");
@@ -36,7 +36,7 @@ function countOn() {
   }
 }
 
-// Takes over the new content of an element without disturbing focus, open details or scrolling.
+// Copies the new content of an element without disturbing focus, open details or scrolling.
 function takeOver(old, fresh) {
   if (old.nodeType !== fresh.nodeType || old.nodeName !== fresh.nodeName) {
     old.replaceWith(document.importNode(fresh, true));
@@ -94,7 +94,7 @@ function setPaused(value) {
   toggle.textContent = value ? "Resume updates" : "Pause updates";
 }
 
-// The ages are those of the server's clock, which the browser's may differ from.
+// Ages are measured by the server's clock, from which the browser's may differ.
 const shownAt = liveText?.querySelector("time");
 if (shownAt) offset = Date.parse(shownAt.dateTime) - Date.now();
 
@@ -114,7 +114,7 @@ if (document.body.hasAttribute("data-live") && toggle) {
   setInterval(countOn, 1000);
 }
 
-// The result message belongs to this visit, not to the address that one bookmarks or sends on.
+// The result message belongs to this visit, not to the address that people bookmark or share.
 const here = new URL(location.href);
 if (here.searchParams.has("said")) {
   here.searchParams.delete("said");

@@ -1,7 +1,7 @@
 // Receives an operation's updates: from a stream if possible, otherwise by polling.
 //
-// Every update has a number. `after` is the highest number below which none is missing here. A request for
-// later updates therefore fills any gap left by a lost message, a sleeping laptop or an emptied Redis. Each
+// Every update has a number. `after` is the highest number up to which none is missing here. A request for
+// later updates therefore fills any gap left by a lost message, a sleeping laptop or a flushed Redis. Each
 // program's page handles the updates in its own subclass:
 //
 //   import { Feed } from "/_ah/static/feed.js";
@@ -33,7 +33,7 @@ export class Feed {
 
   // --- for subclasses -------------------------------------------------------------------
 
-  // Handle a message of the stream.
+  // Handle a message from the stream.
   hear(_news) {}
 
   // Handle a response: an operation with the updates after `after`.
@@ -59,7 +59,7 @@ export class Feed {
 
   // --- the stream -----------------------------------------------------------------------
 
-  // The channel keeps trying after a loss or a refusal; the page polls while there is no stream.
+  // The channel keeps trying after a disconnect or a refusal; the page polls while there is no stream.
   async openStream() {
     const Channel = globalThis.goog?.appengine?.Channel;
     if (Channel && this.token && !this.socket && (await this.takePlace()) && !this.isOver) {
@@ -100,7 +100,7 @@ export class Feed {
   }
 
   // A seventh tab must still get responses: a browser opens six connections to one origin, and each stream
-  // keeps one, so a browser's tabs share a few slots. Resolves to false when all are taken.
+  // holds one, so a browser's tabs share a few slots. Resolves to false when all are taken.
   async takePlace() {
     if (!navigator.locks) return true;
     for (let place = 0; place < STREAMS_A_BROWSER; place += 1) {
@@ -147,7 +147,7 @@ export class Feed {
     try {
       delay = await this.fetchNews();
     } catch {
-      delay = this.slower(); // the network is unavailable, maybe only for a while
+      delay = this.slower(); // the network is unavailable, perhaps only briefly
     }
     this.isAsking = false;
     if (this.mustAskAgain) {

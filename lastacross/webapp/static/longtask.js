@@ -29,7 +29,7 @@ function countText({ step, total_steps: total }) {
   return ENDS.includes(state) ? "" : "Number of steps unknown";
 }
 
-// Both a message of the stream and an operation's metadata have these.
+// A message from the stream and an operation's metadata both have these.
 function showProgress(news) {
   const { step, total_steps: total, percent } = news;
   const bar = element("bar");
@@ -75,7 +75,7 @@ function showTimes() {
   write("next-in", seconds > 0 ? `, in ${seconds} s` : ", any moment now");
 }
 
-// The server renders the end, as the result may be anything. Do not disturb a visitor who types into the form.
+// The server renders the end, because the result may be anything. Do not disturb a visitor who is typing.
 function showEnd(metadata) {
   clearInterval(clock);
   write("elapsed", duration(metadata.elapsed_seconds));

@@ -1,5 +1,5 @@
-// Keeps the list of a visitor's long tasks up to date while some of them run. The server renders it, and this
-// copies only the changes, so that the scroll position and the focus stay.
+// Keeps the list of a visitor's long tasks up to date while some of them are running. The server renders it,
+// and this copies only the changes, so that the scroll position and the focus stay.
 
 const POLL_MS = 2000;
 const HIDDEN_MS = 10000;
@@ -41,7 +41,7 @@ function show(page) {
     if (row) {
       news.push(update(row, fresh));
     } else {
-      row = document.importNode(fresh, true); // started in another tab meanwhile
+      row = document.importNode(fresh, true); // started in another tab in the meantime
       if (previous) previous.after(row);
       else list.querySelector(".longtask-rows").prepend(row);
     }
@@ -59,7 +59,7 @@ async function refresh() {
     const response = await fetch(location.href, { headers: { Accept: "text/html" }, cache: "no-store" });
     if (response.ok) show(new DOMParser().parseFromString(await response.text(), "text/html"));
   } catch {
-    // The server is unavailable, maybe only for a while.
+    // The server is unavailable, perhaps only briefly.
   }
   if (!isOver()) setTimeout(refresh, document.hidden ? HIDDEN_MS : POLL_MS);
 }

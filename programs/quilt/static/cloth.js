@@ -1,10 +1,11 @@
 // Draws the squares on a canvas over the server's drawing. Squares that arrive close together are drawn
-// in one animation frame. When very many arrive, only some frames per second are drawn: each costs as much
-// as hundreds of squares, and without a graphics card this machine may also be the one that makes them.
+// in one animation frame. When a great many arrive, only some frames per second are drawn, because a frame
+// costs as much as hundreds of squares, and without a graphics card this machine may also be the one that
+// makes the squares.
 
 const MAX_SQUARE = 96; // canvas pixels; a larger square would look the same
-const CANVAS_SIDE = 1200; // canvas pixels of the longer side, about
-const MANY = 40; // squares per frame from which the next frame may wait
+const CANVAS_SIDE = 1200; // canvas pixels on the longer side, approximately
+const MANY = 40; // after a frame with this many squares, the next one may wait
 const REST_MS = 120;
 const MIN_SEWN = 40; // canvas pixels below which stitches would be noise
 
@@ -27,7 +28,7 @@ export class Cloth {
     this.takeOver(figure);
   }
 
-  // The server drew the first squares; from here on the canvas draws them all over the same empty cloth.
+  // The server drew the first squares; from here on the canvas draws all squares, on the same empty cloth.
   takeOver(figure) {
     const svg = figure.querySelector("svg");
     this.canvas.setAttribute("aria-label", svg.getAttribute("aria-label"));
@@ -42,7 +43,7 @@ export class Cloth {
     svg.querySelector("#patches").remove();
   }
 
-  // Adds a square; the first colour stays, as in the datastore. Returns whether it was new.
+  // Adds a square; the first colour is kept, as in the datastore. Returns whether it was new.
   sew(row, column, color) {
     const index = row * this.columns + column;
     if (this.colors[index] !== null) return false;

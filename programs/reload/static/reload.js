@@ -38,7 +38,7 @@ function showTable(id, results) {
   element(`${id}-none`).hidden = results.length > 0;
 }
 
-// A next page may appear meanwhile, and its beginning may move as long as accounts still fail.
+// A next page may appear in the meantime, and may begin elsewhere while accounts are still failing.
 function showPages(after) {
   const next = element("failing-next");
   next.hidden = !after;
