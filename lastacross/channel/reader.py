@@ -1,7 +1,7 @@
-"""The reader: one thread per process that waits in Redis for the messages of all its streams.
+"""The reader: one thread per process that waits for messages from Redis for all of the process's streams.
 
-The thread starts with the first stream and ends soon after the last one. When a stream with a
-new client id opens, a message to the reader's own stream interrupts the wait, so there is no polling.
+The thread starts with the first stream and ends soon after the last one has closed. When a stream with a new
+client id opens, a message to the reader's own stream interrupts the wait, so there is no polling.
 """
 
 import os
@@ -66,7 +66,7 @@ class Reader:
         return self._thread is not None
 
     def watch(self, mailbox: Mailbox, newest: Position) -> None:
-        """Deliver all messages that are sent from now on to this mailbox.
+        """From now on, deliver all new messages to this mailbox.
 
         Args:
             mailbox: the receiver.

@@ -151,7 +151,7 @@ class Streams:
         self, grant: Grant, start: Position, environ: "WSGIEnvironment", leave: Callable[[], None]
     ) -> EventStream:
         newest = streams.newest(grant.client_id)
-        # A browser that is ahead of the stream knows a message that Redis has since lost.
+        # A browser that is ahead of the stream has seen a message that Redis has since lost.
         start = min(start, newest)
         mailbox = Mailbox(grant.client_id, start, clock=self._clock, writer=_direct_writer(environ))
         retry_ms = round(self.limits.retry_ms * random.uniform(0.5, 1.5))

@@ -2,8 +2,8 @@
 
 SQLite runs in WAL mode, so readers and the single writer do not block each other. Every unit of work that may
 write begins with BEGIN IMMEDIATE, because a transaction that reads first and writes later could fail
-immediately with "database is locked", whatever the timeout. A writer waits up to ``BUSY_TIMEOUT_SECONDS``
-for its turn, and asks often enough to get it (``_await_turn``).
+immediately with "database is locked", regardless of the timeout. A writer waits up to
+``BUSY_TIMEOUT_SECONDS`` for its turn, and asks often enough to get it (``_await_turn``).
 
 PostgreSQL uses psycopg 3. Each connection is tested before it is handed out, so a restart of the server
 breaks only the units of work in progress.
@@ -115,7 +115,7 @@ def build(
 
 
 def _make_private(_dialect: object, _record: object, arguments: Any, _options: object) -> None:
-    """Create a missing file with access for its owner only, because SQLite would apply the umask.
+    """Create a missing file so that only its owner can access it, because SQLite would apply the umask.
 
     Journals get the same mode as their database (https://www.sqlite.org/src/file/src/os_unix.c,
     findCreateFileMode). An existing file is not opened, because closing it would drop this process's locks.

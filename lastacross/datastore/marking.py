@@ -113,7 +113,7 @@ class Marks:
 
 
 def _merged(noted: Iterator[_Noted]) -> list[_Noted]:
-    """Merge each database's entries under their earliest time, so that no row seems to be sent too late."""
+    """Merge each database's entries under their earliest time, so that no row appears to be sent too late."""
     found: dict[int, _Noted] = {}
     for engine, task_ids, at in noted:
         _, ids, earliest = found.get(id(engine), (engine, [], at))

@@ -10,8 +10,8 @@ The engine's own revisions are in ``lastacross/datastore/migrations/versions``. 
 are ``lastacross_alembic_version`` and ``alembic_version``.
 
 Only one process at a time migrates. The others wait and then find nothing left to do. On SQLite, a whole
-upgrade is one transaction. On PostgreSQL, each history is a transaction of its own, so that a revision may
-use ``op.get_context().autocommit_block()``.
+upgrade is one transaction. On PostgreSQL, each history has its own transaction, so that a revision may use
+``op.get_context().autocommit_block()``.
 """
 
 import contextlib

@@ -32,7 +32,7 @@ MAX_TASKS_PER_TRANSACTION = 5
 MAX_BYTES_PER_TRANSACTION = 1 << 20
 
 _NOTE = "taskqueue.outbox"
-# Insert into the table and not through the model, because on SQLite all other writers must wait for this.
+# Insert into the table rather than through the model, because on SQLite all other writers must wait for this.
 _ADD = insert(OutboxRow.metadata.tables[OutboxRow.__tablename__])
 _rows = DeferredPayload.metadata.tables[DeferredPayload.__tablename__]
 _CLAIM = (

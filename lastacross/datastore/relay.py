@@ -1,7 +1,7 @@
 """Handles the outbox's rows after their commit, which is the scheduler's part of transactional adds.
 
 The relay sends rows that their own process did not send. Sent rows are kept for a minute, and then deleted if
-Redis still knows their tasks, because a power cut or a failover may cost Redis its last seconds of writes. A
+Redis still has their tasks, because a power cut or a failover may cost Redis its last seconds of writes. A
 row that cannot be sent is set aside, so that it does not block other rows. Any number of processes may run a
 relay.
 """
@@ -42,7 +42,8 @@ _log = logs.get("lastacross.taskqueue")
 _WAITS = OutboxRow.sent_at.is_(None) & OutboxRow.set_aside_at.is_(None)
 _IS_SET_ASIDE = OutboxRow.sent_at.is_(None) & OutboxRow.set_aside_at.is_not(None)
 
-# A function that handles rows that cannot be sent. It takes the reason for each row's id, and the time.
+# A function that handles rows that cannot be sent. It takes a mapping from each row's id to the reason, and
+# the time.
 _Refusals = Callable[[dict[int, str], float], None]
 
 

@@ -33,7 +33,7 @@ class EngineModel(DeclarativeBase):
 
 
 class OutboxRow(EngineModel):
-    """A task that was written together with its transaction's data. It is still to be sent, or was just sent.
+    """A task that was written together with its transaction's data. It has yet to be sent, or was just sent.
 
     A sent row is kept until it is certain that Redis has kept the task. A row that cannot be sent is set
     aside. SQLite uses AUTOINCREMENT so that an id is never reused, even after its row was deleted. The relay

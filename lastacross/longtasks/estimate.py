@@ -47,7 +47,7 @@ class Estimate:
         seconds: the time left, never negative; None if it cannot be estimated honestly.
         text: the time left in words, such as "about 2 minutes".
         promised_at: the earliest end announced so far; pass it as ``before`` next time.
-        is_longer: whether the end is later than ``promised_at``; the text then says so.
+        is_longer: whether the end is later than ``promised_at``, in which case the text says so.
     """
 
     seconds: float | None

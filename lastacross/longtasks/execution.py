@@ -214,6 +214,6 @@ def _sentence(error: BaseException, reference: str) -> str:
 
 
 def _clean(text: str, most: int) -> str:
-    """Make a text storable and shorten it; its end is kept, where a traceback names the error."""
+    """Make a string storable and shorten it, keeping the end, where a traceback names the error."""
     text = printable(text).replace("\0", "\N{REPLACEMENT CHARACTER}")
     return text if len(text) <= most else f"…{text[1 - most :]}"

@@ -1,6 +1,6 @@
 """The datastore steps of a long task's life, each of which is one statement or one transaction.
 
-A step changes nothing, and reports so, if a concurrent step came first. Each attempt writes its *claim*
+If a concurrent step came first, a step changes nothing, and reports this. Each attempt writes its *claim*
 into the row, and only the attempt that holds the claim may write how it ended.
 """
 

@@ -1,7 +1,7 @@
 """App Engine's ``memcache``, a cache shared by all processes.
 
 The functions use one default ``Client``. ``gets`` and ``cas`` exist only as methods of ``Client``, because
-a client remembers versions; create a client for each request that uses them.
+a client remembers versions; create a client for each request that uses these methods.
 """
 
 from lastacross.memcache.client import (

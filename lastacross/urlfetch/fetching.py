@@ -1,4 +1,4 @@
-"""Runs a fetch from start to end and checks the target of each redirect."""
+"""Runs a fetch from start to finish and checks the target of each redirect."""
 
 from dataclasses import dataclass
 

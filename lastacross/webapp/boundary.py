@@ -131,7 +131,7 @@ def check_cross_site(handlers: Sequence[Handler], refuse: Refuse) -> Layer:
 
 
 def is_cross_site(environ: Environ) -> bool:
-    """Whether, according to the browser, a page of another origin made this request."""
+    """Whether, according to the browser, a page from another origin made this request."""
     site = environ.get("HTTP_SEC_FETCH_SITE")
     if site is not None:
         return site not in ("same-origin", "none")
@@ -152,7 +152,7 @@ def is_embedded(environ: Environ) -> bool:
 
 
 def comes_from_elsewhere(environ: Environ) -> bool:
-    """Whether a page of another origin led here, by a link or otherwise; False without evidence.
+    """Whether a page from another origin led here, by a link or otherwise; False without evidence.
 
     For a GET over plain HTTP, Referer is the evidence, because Sec-Fetch-Site and Origin are not sent.
     """

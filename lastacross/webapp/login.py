@@ -81,7 +81,8 @@ def signed_in(environ: Environ) -> Person | None:
 
 
 def person_of(environ: Environ, settings: Settings) -> Person | None:
-    """The person who sent this request from outside, under these settings; None if nobody has signed in.
+    """The person who sent this request from outside, according to these settings; None if nobody has signed
+    in.
 
     A sign-in counts only if no other origin's page led here. Other ports and other subdomains of the same
     domain are the same site for SameSite, and a GET from such a page must not start a cron job.

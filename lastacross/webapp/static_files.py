@@ -2,7 +2,8 @@
 
 A file is served only if its real path is inside the real folder, so neither ``..`` in any encoding nor a
 symbolic link leads out. Hidden files (``.git``, ``.env``), files that ``skip_files`` excludes, configuration
-files, databases and the data are never served, because App Engine did not upload them or kept them elsewhere.
+files, databases and Redis's files are never served, because App Engine did not upload them or kept them
+elsewhere.
 """
 
 import os

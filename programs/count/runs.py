@@ -33,7 +33,7 @@ class Row:
 
     @property
     def state(self) -> str:
-        """The state, as far as the datastore knows it."""
+        """The state according to the datastore."""
         if self.run.finished_at is None:
             return "ready" if self.run.handed_out_at is None else "running"
         if self.counted == self.intervals:

@@ -1,4 +1,4 @@
-"""Decides by a fingerprint which errors count as the same. Pure functions.
+"""Uses a fingerprint to decide which errors count as the same. Pure functions.
 
 Two errors are in one group if they have the same type, server, status, domain and masked message. Masking
 hides the parts that change: numbers, UUIDs, addresses and long hexadecimal ids. Words are never masked, even

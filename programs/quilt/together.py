@@ -59,7 +59,7 @@ class Together(Generic[Item, Answer]):
         return call.answers[0]
 
     def _lead(self, leader: _Call[Item, Answer]) -> None:
-        """Make the waiting calls, of which the leader's own is the first."""
+        """Make the waiting calls, starting with the leader's own."""
         with self._lock:
             calls, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
         try:

@@ -198,7 +198,7 @@ class Answer:
     Attributes:
         is_ok: whether the fetch returned a status.
         http_status: the response's HTTP status, or None if there was no response.
-        text: the account's status, the text of any other response, or the reason why no response came.
+        text: the account's status, the text of any other response, or the reason why there was no response.
         began_at: the start of the fetch, in seconds since the epoch.
         duration_ms: the duration of the fetch, in milliseconds.
     """

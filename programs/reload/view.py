@@ -156,7 +156,7 @@ def result_json(result: ReloadResult) -> dict[str, Any]:
 
 
 def remembered(run: ReloadRun) -> View:
-    """A run's state as far as the datastore alone knows it, for use in lists."""
+    """A run's state according to the datastore alone, for use in lists."""
     now, is_lost = clock.SYSTEM.now(), run.lost_at is not None
     if run.finished_at is None:
         return View(run, now, "ready" if run.opened_at is None else "running", 0, is_lost=is_lost)
