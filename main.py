@@ -22,7 +22,7 @@ SAMPLE = [
     for column in range(6)
     if (row, column) < (4, 4)
 ]
-"""The small quilt on the front page, different at each start: (row, column, colour)."""
+"""The small quilt on the front page, which differs at each start: (row, column, colour)."""
 
 
 class HomeHandler(webapp.RequestHandler):

@@ -122,7 +122,7 @@ def _merged(noted: Iterator[_Noted]) -> list[_Noted]:
 
 
 PROCESS = Marks()
-"""The marks of this process."""
+"""This process's marks."""
 
 
 def flush() -> None:

@@ -56,7 +56,7 @@ class OutboxRow(EngineModel):
     created_at: Mapped[float] = mapped_column(sqlalchemy.Double)
     """Seconds since the epoch."""
     sent_at: Mapped[float | None] = mapped_column(sqlalchemy.Double)
-    """The time of the last sending in seconds since the epoch; None: not sent."""
+    """When it was last sent, in seconds since the epoch; None: not sent."""
     set_aside_at: Mapped[float | None] = mapped_column(sqlalchemy.Double)
     """When it was set aside because it cannot be sent, in seconds since the epoch; None: not set aside."""
     error: Mapped[str | None] = mapped_column(sqlalchemy.Text)
@@ -110,9 +110,9 @@ class LongTask(EngineModel):
     task_name: Mapped[str | None] = mapped_column(sqlalchemy.String(500))
     """The name of the task that executes it; None between writing the row and adding the task."""
     join_key: Mapped[str | None] = mapped_column(sqlalchemy.String(64), unique=True)
-    """Equal for equal requests that join one task; None: not joinable, or over."""
+    """The same for identical requests, which join one task; None: not joinable, or over."""
     attempts: Mapped[int] = mapped_column(default=0)
-    """The number of attempts begun."""
+    """The number of attempts that have begun."""
     failures: Mapped[int] = mapped_column(default=0)
     """Attempts whose ``execute_task`` raised; a lost worker or datastore does not count."""
     delivery: Mapped[int] = mapped_column(default=0)
@@ -127,11 +127,11 @@ class LongTask(EngineModel):
     finished_at: Mapped[float | None] = mapped_column(sqlalchemy.Double)
     next_try_at: Mapped[float | None] = mapped_column(sqlalchemy.Double)
     expires_at: Mapped[float] = mapped_column(sqlalchemy.Double)
-    """When its data may be forgotten, if it is over."""
+    """When its data may be deleted, if it is over."""
     expires_seconds: Mapped[float] = mapped_column(sqlalchemy.Double)
     """How long it is kept after its end."""
     expired_at: Mapped[float | None] = mapped_column(sqlalchemy.Double)
-    """When its data was forgotten; the row stays to record that."""
+    """When its data was deleted; the row stays to record that."""
     error: Mapped[str | None] = mapped_column(sqlalchemy.Text)
     """The part of the last failure that its user may see."""
     result_kind: Mapped[str | None] = mapped_column(sqlalchemy.String(5))
@@ -139,7 +139,7 @@ class LongTask(EngineModel):
     result_size: Mapped[int] = mapped_column(default=0)
     """In bytes."""
     stored_bytes: Mapped[int] = mapped_column(sqlalchemy.BigInteger, default=0, server_default="0")
-    """Its share of ``LongTaskUsage``; 0 once its data was forgotten."""
+    """Its share of ``LongTaskUsage``; 0 once its data has been deleted."""
     given: Mapped[str] = mapped_column(sqlalchemy.Text)
     """The parameters as received, as JSON."""
     parameters: Mapped[str | None] = deferred(mapped_column(sqlalchemy.Text))
@@ -169,7 +169,7 @@ class LongTaskUsage(EngineModel):
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     stored_bytes: Mapped[int] = mapped_column(sqlalchemy.BigInteger)
-    """The sum of the column of this name over all long tasks."""
+    """The sum of the column with this name over all long tasks."""
 
 
 class Account(EngineModel):
@@ -184,7 +184,7 @@ class Account(EngineModel):
     password_hash: Mapped[str] = mapped_column(sqlalchemy.String(255))
     """In the PHC string format, with the algorithm's parameters and the salt."""
     session_key: Mapped[str] = mapped_column(sqlalchemy.String(22))
-    """128 random bits, which a session repeats; a new password changes them and so ends the sessions."""
+    """128 random bits, which each session repeats; a new password changes them, which ends the sessions."""
     created_at: Mapped[float] = mapped_column(sqlalchemy.Double)
     changed_at: Mapped[float] = mapped_column(sqlalchemy.Double)
     """When the password was set."""
@@ -226,10 +226,10 @@ class CronRun(EngineModel):
     id: Mapped[int] = mapped_column(_RowId, primary_key=True)
     job: Mapped[str] = mapped_column(sqlalchemy.String(100))
     task_name: Mapped[str | None] = mapped_column(sqlalchemy.String(200), unique=True)
-    """Made of job and due time, so each due time has one task; None: skipped."""
+    """Derived from the job and the due time, so each due time has one task; None: skipped."""
     due_at: Mapped[float] = mapped_column(sqlalchemy.Double)
     cause: Mapped[str] = mapped_column(sqlalchemy.String(8))
-    """``schedule``, ``misfire`` (made up for after a time without schedulers) or ``hand``."""
+    """``schedule``, ``misfire`` (made up for after a period without schedulers) or ``hand``."""
     state: Mapped[str] = mapped_column(sqlalchemy.String(8))
     """``open``, ``done``, ``failed``, ``lost`` (its end was not reported), ``skipped`` or ``missed``."""
     created_at: Mapped[float] = mapped_column(sqlalchemy.Double)
@@ -237,7 +237,7 @@ class CronRun(EngineModel):
     """Start of the first attempt, known once an attempt has ended."""
     finished_at: Mapped[float | None] = mapped_column(sqlalchemy.Double)
     attempts: Mapped[int] = mapped_column(default=0)
-    """The number of ended attempts."""
+    """The number of attempts that have ended."""
     status: Mapped[int | None] = mapped_column()
     """The last HTTP status."""
     error: Mapped[str | None] = mapped_column(sqlalchemy.Text)

@@ -37,7 +37,7 @@ MAX_AGE_SECONDS = 7 * 86_400.0
 """The age at which the queue gives up on a task whose attempts the row cannot count."""
 
 STUCK_SECONDS = 20.0
-"""How long after the deadline a stuck attempt is recorded. Its process ends 10 s later, without a report."""
+"""How long after the deadline a stuck attempt is recorded. Its process exits 10 s later, without a report."""
 
 TRACEBACK_CHARACTERS = 20_000
 ERROR_CHARACTERS = 2_000

@@ -14,7 +14,7 @@ MAX_CHUNKS = 20
 TOMBSTONE_SECONDS = 366 * 86_400.0
 """How long an expired task's URL answers 410; after that, it answers 404."""
 MAX_TOMBSTONES = 100_000
-"""The maximum number of tombstones. Beyond it the oldest are deleted, because anyone can create them."""
+"""The maximum number of tombstones. Beyond that, the oldest are deleted, because anyone can create them."""
 TOMBSTONES_AT_ONCE = 1_000
 RECHECK_SECONDS = 86_400.0
 """How long the pruner leaves an open task alone before it checks again."""

@@ -20,7 +20,7 @@ MAX_FIELDS = 100
 """The maximum number of fields. A repeated name counts once per value."""
 
 MAX_BYTES = 100_000
-"""The limit for all names and values together without file contents, as each status check reads them."""
+"""The limit for all names and values together without file contents, because each status check reads them."""
 
 _UNREADABLE = (ValueError, TypeError, LookupError, RecursionError)
 

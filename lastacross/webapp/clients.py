@@ -6,7 +6,7 @@ import ipaddress
 from lastacross.webapp.environ import HAS_UNDECLARED_PROXY, Environ
 
 IPV6_PREFIX = 64
-"""Prefix length of a client's network: a home or an office has at least a /64 of addresses (RFC 6177)."""
+"""The prefix length of a client's network: a home or office has at least a /64 (RFC 6177)."""
 
 
 def network_of(environ: Environ) -> str:

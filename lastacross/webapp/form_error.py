@@ -6,7 +6,7 @@ UNREADABLE = (
     "The form could not be read: it must be UTF-8, with its parts separated as its Content-Type declares."
 )
 MAX_NAME_CHARACTERS = 100
-"""Longest part of a field's name that a message quotes."""
+"""The maximum number of characters of a field's name that a message quotes."""
 
 
 class FormError(Exception):

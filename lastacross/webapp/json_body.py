@@ -6,10 +6,10 @@ from typing import Any
 from lastacross.webapp import json_depth
 
 MAX_DEPTH = 100
-"""Nesting depth of lists and objects."""
+"""The maximum nesting depth of lists and objects."""
 
 MAX_VALUES = 10_000
-"""Limit for JSON that is read here, as each value becomes an object. Applications' own reads have none."""
+"""The limit for JSON read here, because each value becomes an object. Applications' reads have no limit."""
 
 
 class BadJsonError(ValueError):

@@ -9,7 +9,7 @@ import re
 from itertools import accumulate
 
 MANY = 50_000
-"""From this many adjacent bracket pairs on, pairs are no longer examined one by one."""
+"""With this many adjacent bracket pairs or more, pairs are no longer examined one by one."""
 
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _OTHERS = bytes(set(range(256)) - set(b'[]{}"'))

@@ -29,7 +29,7 @@ CHUNK_BYTES = 65_536
 MAX_PART_HEADERS = 8
 MAX_PART_HEADER_BYTES = 1_024
 MAX_HEADER_BYTES = 262_144
-"""Limit for the headers of all parts together, because reading a header takes microseconds."""
+"""The limit for the headers of all parts together, because reading a header takes microseconds."""
 
 _ENCODINGS: dict[str, Callable[[bytes], bytes]] = {
     "base64": binascii.a2b_base64,

@@ -49,7 +49,7 @@ REMEDY = (
 
 MAX_USER_CHARACTERS = 200
 ANYBODY = "*"
-"""In LASTACROSS_VIEWERS: everybody whom the proxy names."""
+"""In LASTACROSS_VIEWERS: everyone whom the proxy names."""
 
 _UNCLEAR = "lastacross.unclear_forwarding"
 

@@ -14,9 +14,9 @@ from lastacross.clock import SYSTEM, Clock
 from lastacross.store import ResponseError, Store, refused_deliveries_key, translated_errors
 
 WRITE_SECONDS = 1.0
-"""A process writes at most once in this time."""
+"""A process writes at most once in this period."""
 OUTAGE_SECONDS = 10.0
-"""After a failed write, a process waits this long for the next one, because a write may block its thread."""
+"""A process waits this long after a failed write before it retries, because a write may block its thread."""
 KEPT_SECONDS = 86_400
 _MINUTE = 60
 _HOUR_MINUTES = 60

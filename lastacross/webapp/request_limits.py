@@ -20,14 +20,14 @@ from lastacross.webapp.environ import (
 from lastacross.webapp.form_error import FIELDS_SETTING, FormError
 
 MAX_HEADER_BYTES = 8_192
-"""Limit for any header; a server joins headers of one name, so it may pass on a hundred times as much."""
+"""The limit for any header; servers join headers with the same name, so one may be 100 times longer."""
 
 MAX_BYTES_OF: Mapping[str, int] = {
     "CONTENT_TYPE": 1_024,
     "HTTP_AUTHORIZATION": 1_024,
     "HTTP_RANGE": 1_024,
 }
-"""Limits of headers that WebOb parses in quadratic time; Authorization only if it has parameters."""
+"""The limits for headers that WebOb parses in quadratic time; Authorization only if it has parameters."""
 
 _LEAST = min(MAX_BYTES_OF.values())
 

@@ -10,7 +10,7 @@ from lastacross.webapp import content_type
 from lastacross.webapp.form_error import FormError
 
 MAX_STRAYS = 1_000
-"""Limit on a form's percent signs that do not begin an escape. Browsers send none."""
+"""The limit for a form's percent signs that do not begin an escape. Browsers send none."""
 
 _STRAY = re.compile(rb"=(?![0-9A-Fa-f]{2})")
 

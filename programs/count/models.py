@@ -86,11 +86,11 @@ class CountLine(datastore.Model):
 # --- retention limits ---------------------------------------------------------------------
 
 MAX_NUMBERS = 80_000_000
-"""The limit for all kept counts: 0.96 GB, as a number takes 12 bytes."""
+"""The limit for all kept counts: 0.96 GB, because a number takes 12 bytes."""
 INTERVAL_NUMBERS = 44
-"""The further size of an interval, in numbers: with its log lines it takes 528 bytes more."""
+"""The additional size of an interval, in numbers: with its log lines, it takes 528 more bytes."""
 MAX_INTERVALS = 100
-"""The maximum for one count, and so about the number of rows that its deletion removes."""
+"""The maximum for one count, and thus roughly the number of rows that deleting it removes."""
 
 _NUMBERS = func.sum(CountInterval.last - CountInterval.first + 1 + INTERVAL_NUMBERS)
 

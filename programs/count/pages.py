@@ -23,7 +23,7 @@ MAX_NUMBERS_PER_INTERVAL = 1000
 MAX_DELAY_MS = 1000
 
 SHOWN_NUMBERS = 40
-"""The page shows this many numbers of a result; a longer result opens with a click."""
+"""The page shows this many numbers of a result; a click shows the rest."""
 
 _NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_NAME_LENGTH}}}", re.ASCII)
 _INTERVAL = re.compile(r"([0-9]{1,9})\s*-\s*([0-9]{1,9})", re.ASCII)

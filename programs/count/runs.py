@@ -18,7 +18,7 @@ from programs.count.models import LINE_LENGTH, CountInterval, CountLine, CountRu
 from programs.shared import starting
 
 LINES_KEPT = 500
-"""How many lines of the backend's log are kept per run; the newest stay."""
+"""How many lines of the backend's log are kept per run: the newest ones."""
 
 RUNS_LISTED = 20
 

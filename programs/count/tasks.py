@@ -22,7 +22,7 @@ SUB_QUEUE = "subtasks"
 COMPLETE_URL = "/tasks/count-complete"
 
 KEEP_SECONDS = 0.5
-"""How often a sub task saves its progress; a crash repeats at most this much."""
+"""How often a sub task saves its progress; after a crash, at most this much is repeated."""
 POLL_SECONDS = 0.1
 """The maximum time before a sub task checks whether its process is stopping."""
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import ua_parser
 
 MAX_USER_AGENT_LENGTH = 500
-"""The parsed length. Longer strings are fabricated, and the rules' expressions are not linear."""
+"""How much of it is parsed. Longer strings are fabricated, and the rules' expressions are not linear."""
 MAX_NAME_LENGTH = 100
 
 

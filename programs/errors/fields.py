@@ -24,7 +24,7 @@ MAX_LENGTHS = {
     "user_agent": 1000,
     "username": 200,
 }
-"""Limits in characters: a longer text is cut and marked, because a long report is better than none."""
+"""Limits in characters: longer text is truncated and marked, so that the report need not be refused."""
 
 REQUIRED = {
     "account": f"must be the account that the error belongs to, in 1 to {MAX_KEY_LENGTH} characters",
@@ -42,8 +42,8 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _EARLIEST, _LATEST = 0.0, 4_102_444_800.0
 """Accepted instants: 1970 to 2099."""
 _FIRST_SECONDS, _FIRST_MILLISECONDS = 1e9, 1e12
-"""September 2001, in seconds and in milliseconds. A smaller number is probably a date, a year or a mistake.
-A number of seconds above the second limit is in no accepted year."""
+"""September 2001, in seconds and in milliseconds. A smaller number is probably a date, a year or an error.
+A number of seconds above the second limit is not in any accepted year."""
 _DIGITS_OF_A_DATE = 8
 
 

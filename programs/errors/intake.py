@@ -19,7 +19,7 @@ ACCOUNTS = "ERROR_ACCOUNTS"
 
 MAX_BYTES = 1_048_576
 MAX_FIELDS = 100
-"""The maximum number of fields in a form. There are 14 to fill in."""
+"""The maximum number of fields in a form, which has 14 known ones."""
 
 DIGEST_URL = "/tasks/errors/digest"
 CLEAN_URL = "/tasks/errors/clean"

@@ -23,16 +23,16 @@ from programs.errors.models import HOUR, ErrorRefusal, ErrorReport, ErrorUsage
 MAX_REPORTS = "ERROR_MAX_REPORTS"
 """The environment variable: how many reports an account may post per hour."""
 MAX_BYTES = "ERROR_MAX_BYTES"
-"""The environment variable: the maximum number of bytes of all kept reports, of all accounts."""
+"""The environment variable: the maximum number of bytes of all accounts' kept reports together."""
 DEFAULTS = {MAX_REPORTS: 10_000, MAX_BYTES: 1_000_000_000}
 BOUNDS = {MAX_REPORTS: (1, 100_000_000), MAX_BYTES: (1_000_000, 10_000_000_000_000)}
 
 OVERHEAD_BYTES = 1400
-"""The size counted per report on top of its texts, for its rows and index entries."""
+"""The size counted per report in addition to its text, for its rows and index entries."""
 HALF_PAGE_BYTES = 2048
 """SQLite may leave this much of a page empty for a row."""
 ROOM_AGAIN_SECONDS = 60
-"""The retry delay when storage is full. A daily cron job deletes old reports and makes room bit by bit."""
+"""The retry delay when storage is full. A daily cron job deletes old reports and gradually makes room."""
 WRITE_SECONDS = 1.0
 """How long counts of refused posts stay in this process before they are stored."""
 

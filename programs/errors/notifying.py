@@ -29,7 +29,7 @@ QUEUE = "notifications"
 URL = "/tasks/error-notify"
 
 THRESHOLDS = "ERROR_THRESHOLDS"
-"""The environment variable: error counts per group that cause a notification, separated by commas."""
+"""The environment variable: error counts per group that trigger a notification, separated by commas."""
 WEBHOOK_URL = "ERROR_WEBHOOK_URL"
 DEFAULT_THRESHOLDS = (1, 10, 100, 1000, 10_000)
 
@@ -38,11 +38,11 @@ MAX_ANSWER_BYTES = 65_536
 """How much of a webhook's response is read; only its status matters."""
 DIGEST_SECONDS = 300
 DIGEST_LINES = 20
-"""How many groups a digest names, those with most new errors; it summarizes the others."""
+"""How many groups a digest names: those with the most new errors. It summarizes the others."""
 MAX_TOLD = 50
 """The maximum number of single-group notifications between two digests. The digest covers the others."""
 DIGESTED_AT_ONCE = 20_000
-"""The maximum number of groups per digest, in one transaction: a SQLite writer makes everybody else wait."""
+"""The maximum number of groups per digest, in one transaction: a SQLite writer makes all others wait."""
 UPDATED_AT_ONCE = 1000
 """The maximum number of groups per statement, because databases limit a statement's parameters."""
 DIGESTS_OF_A_REQUEST = 20

@@ -17,7 +17,7 @@ from programs.shared.operations import instant
 
 MAX_PAGES = 10_000
 MAX_ERRORS_BYTES = 950_000
-"""The limit for the errors listed with their group, as JSON; with the group the response stays below 1 MB."""
+"""The limit for the errors listed with their group, as JSON; with the group, the response is under 1 MB."""
 
 SAMPLE = {
     "account": "sample",

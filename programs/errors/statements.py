@@ -88,7 +88,7 @@ COUNT_IN_HOUR = {name: _count_in_hour(dialect) for name, dialect in _DIALECTS.it
 """By dialect: the same for a group's hour; returns nothing."""
 
 COUNT_FOR_ACCOUNT = {name: _count_for_account(dialect) for name, dialect in _DIALECTS.items()}
-"""By dialect: count a report in an account's hour; returns nothing if that has ``max_reports`` already."""
+"""By dialect: count a report in an account's hour; returns nothing if it already has ``max_reports``."""
 
 COUNT_BYTES = {name: _count_bytes(dialect) for name, dialect in _DIALECTS.items()}
 """By dialect: count a report's bytes; returns nothing if the total would exceed ``max_bytes``."""
@@ -112,4 +112,4 @@ CLAIM = (
 PUT_INTO_GROUP = (
     update(_REPORTS).where(_REPORTS.c.id == bindparam("error")).values(group_id=bindparam("group"))
 )
-"""Set the group of an error."""
+"""Set an error's group."""

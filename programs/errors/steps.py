@@ -28,7 +28,7 @@ CREATED_URL = "/tasks/error-created"
 
 KEPT_SECONDS = 7 * 86_400.0
 CLEANED_AT_ONCE = 500
-"""The maximum number of rows in one transaction: a writer on SQLite makes everybody else wait."""
+"""The maximum number of rows in one transaction: a SQLite writer makes all others wait."""
 STEPS_OF_A_CLEANING = 20
 
 

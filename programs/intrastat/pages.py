@@ -12,11 +12,11 @@ from programs.intrastat import commodities, demo, invoices, report
 from programs.shared import forms
 
 MAX_DELAY_MS = 900
-"""The maximum delay per day, 28 s in a month. The reports that one network may start in a minute then wait
-for less than two minutes in total. Their queue's two threads have that much time."""
+"""The maximum delay per day, 28 s in a month. At this delay, the reports that one network may start in a
+minute wait for less than two minutes in total, which is the time that their queue's two threads have."""
 
 MAX_VALUE_CHARACTERS = 20
-"""The maximum length of a parameter, including blanks, because it is stored as given."""
+"""The maximum length of a parameter, including whitespace, because it is stored as given."""
 
 BEGINNING = datetime.date(1993, 1, 1)
 """The start of INTRASTAT, by Regulation (EEC) No 3330/91."""

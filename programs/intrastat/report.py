@@ -54,7 +54,7 @@ STATISTICAL_PERCENT = {
 }
 """The value at our border as a percentage of the invoice value, by Incoterms; 100 for any other terms.
 
-If the customer pays the carriage, its part up to our border is added. If we pay it, its part beyond the
+If the customer pays the carriage, the part up to our border is added. If we pay it, the part beyond the
 border is subtracted. Statistics offices accept flat rates from a business that has no better figures.
 """
 

@@ -246,7 +246,7 @@ def quilt_numbers() -> dict[str, int]:
 # --- retention limits ---------------------------------------------------------------------
 
 MAX_SQUARES = 6_000_000
-"""The limit for all kept quilts: 0.75 GB, as a square, or a quilt's own row, takes 124 bytes in SQLite."""
+"""The limit for all kept quilts: 0.75 GB, because a square or a quilt's row takes 124 bytes in SQLite."""
 
 KEPT = pruning.Kept(
     Quilt,

@@ -25,7 +25,7 @@ MAX_SEWN = 30
 """The number of rows or columns up to which stitches are visible."""
 
 ABANDONED_SECONDS = 60.0
-"""If a worker dies while it hands out squares, another one starts again within this time."""
+"""If a worker dies while it is handing out squares, another one takes over within this time."""
 
 
 # --- the form -----------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from programs.shared.runs import Run
 
 KEY_LENGTH = 100
 TEXT_LENGTH = 300
-"""The maximum length of a status, or of another response's text; longer text is cut."""
+"""The maximum length of a status, or of another response's text; longer text is truncated."""
 
 WAITING, FAILING, OK = "waiting", "failing", "ok"
 
@@ -105,7 +105,7 @@ class ReloadResult(datastore.Model):
 # --- retention limits ---------------------------------------------------------------------
 
 MAX_RESULTS = 2_000_000
-"""The limit for all kept reloads: 1.1 GB, as a result takes 530 bytes."""
+"""The limit for all kept reloads: 1.1 GB, because a result takes 530 bytes."""
 
 KEPT = pruning.Kept(
     ReloadRun,

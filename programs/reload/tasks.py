@@ -31,11 +31,11 @@ FETCH_SECONDS = 10.0
 
 
 FETCH_BYTES = 65_536
-"""How much of a response is read. A few hundred characters are kept, and many responses come concurrently."""
+"""How much of a response is read. A few hundred characters are kept; many responses arrive concurrently."""
 
 
 ANNOUNCE_SECONDS = 0.2
-"""The minimum interval between this process's notifications of a run; a page then fetches all its news."""
+"""The minimum interval between this process's notifications for a run; each makes pages fetch all changes."""
 
 
 _CRON_NAME = re.compile(r".+-(\d{8}T\d{6}Z)", re.ASCII)

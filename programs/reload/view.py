@@ -15,7 +15,7 @@ from programs.shared.operations import plural
 LOADED_WITHIN_SECONDS = 900.0
 """The maximum loading time: 100,000 accounts load in a minute, and the next run is 30 minutes later."""
 SENT_AGAIN_SECONDS = 120.0
-"""How long the loading task may be sent again to an emptied Redis, where it loads everything anew."""
+"""How long the loading task may be sent again to a flushed Redis, where it loads everything again."""
 NOTED_WITHIN_SECONDS = 60.0
 """How long the last task may take to record the end of its run."""
 

@@ -11,7 +11,7 @@ from lastacross import webapp
 FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 SHOWN_CHARACTERS = 40
-"""A mistake's message quotes at most this many characters of the input."""
+"""An error message quotes at most this many characters of the input."""
 
 
 class FormError(Exception):

@@ -22,7 +22,7 @@ from programs.shared.runs import Run
 URL = "/tasks/prune"
 
 KEPT_SECONDS = 30 * 86_400.0
-"""How long quilts, counts and reloads are kept; a batch, which knows their progress, is kept as long."""
+"""How long quilts, counts and reloads are kept; a batch, which holds their progress, is kept just as long."""
 LOST_SECONDS = 86_400.0
 """A run that has not ended by then may be deleted: nothing may ever end it."""
 MAX_ROWS = 500

@@ -26,11 +26,11 @@ MAX_UNDER_WAY = 10
 """The maximum number of open quilts, and of open counts. Each run waits for the others' work."""
 
 UNDER_WAY_SECONDS = 3600.0
-"""A run that has not ended by then has lost its tasks, or its queue is paused, since its work is bounded.
-It no longer counts as open; otherwise a few such runs would keep everybody from starting."""
+"""A run's work is bounded, so one that has not ended by then has lost its tasks, or its queue is paused.
+It no longer counts as open; otherwise a few such runs would prevent everyone from starting a run."""
 
 RETRY_SECONDS = 10
-"""About the time that the workers of ``lastacross dev`` need for the largest quilt."""
+"""Roughly how long the workers of ``lastacross dev`` take for the largest quilt."""
 
 START_LIMIT = "10/minute;180/day"
 """The number of quilts, counts and reloads that one network may start; each kind has its own limit."""
@@ -43,12 +43,12 @@ MAX_MINUTE_SECONDS = 600
 runs to others, and 360 s of the 960 s that the workers of ``lastacross dev`` do in a minute."""
 
 MAX_DAY_SECONDS = 1800
-"""The work that one network may start in a day; it limits how fast the datastore fills: see pruning.py."""
+"""The work that one network may start in a day; it limits how fast the datastore fills (see pruning.py)."""
 
 _WORK_LIMIT = f"{MAX_MINUTE_SECONDS // WORK_UNIT_SECONDS}/minute;{MAX_DAY_SECONDS // WORK_UNIT_SECONDS}/day"
 
 _LOCK = 1_301_985
-"""The key of PostgreSQL's advisory lock for starting a run: any number, but always the same one."""
+"""The key of PostgreSQL's advisory lock for starting a run: an arbitrary number, but always the same one."""
 
 
 class TooManyError(Exception):
