@@ -20,7 +20,7 @@ from lastacross.webapp.environ import (
 from lastacross.webapp.form_error import FIELDS_SETTING, FormError
 
 MAX_HEADER_BYTES = 8_192
-"""The limit for any header; servers join headers with the same name, so one may be 100 times longer."""
+"""The limit for any header; servers join headers with the same name and may pass on 100 times as much."""
 
 MAX_BYTES_OF: Mapping[str, int] = {
     "CONTENT_TYPE": 1_024,
