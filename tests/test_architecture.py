@@ -41,7 +41,7 @@ FOUNDATION: dict[str, set[str]] = {
     "handler_calls": {"exit_codes", "logs"},
     "events": {"clock", "logs"},
     "tracing": set(),
-    "otel": {"tracing"},
+    "otel": {"logs", "tracing"},
     "cancellation": set(),
     "application_modules": {"errors"},
 }
