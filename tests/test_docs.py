@@ -51,10 +51,13 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 
 def test_the_headings_that_docstrings_name_are_there() -> None:
     named = {
-        found
+        (page, heading)
         for folder in (ROOT, ROOT / "programs", ROOT / "lastacross")
         for path in (folder.glob("*.py") if folder == ROOT else folder.rglob("*.py"))
-        for found in re.findall(r'docs/(\w+)\.md, "([^"]+)"', path.read_text())
+        for page, headings in re.findall(
+            r'docs/(\w+)\.md, (?:under )?("[^"]+"(?: and\s+"[^"]+")?)', path.read_text()
+        )
+        for heading in re.findall(r'"([^"]+)"', headings)
     }
 
     assert ("appengine", "Targets") in named
