@@ -44,7 +44,7 @@ class Control(Steps):
     def delete_and_free(self, queue: str, names: Sequence[str]) -> list[bool]:
         """Delete up to 100 tasks, and free their names for immediate reuse.
 
-        Returns False for each task that no longer existed; its name is also free.
+        Returns False for each task that did not exist; its name is freed all the same.
         """
         ids = [task_id(queue, name) for name in names]
         if not ids:

@@ -123,7 +123,7 @@ def loaded(values: Sequence[bytes | None]) -> TaskRecord | None:
 
 
 def _number(value: bytes | None) -> float:
-    """The number in a field, or 0 if it is damaged. The worker that leases the task reports the damage."""
+    """The number in a field, or 0 if it is invalid. The worker that leases the task reports the problem."""
     try:
         number = float(value or 0)
     except ValueError:
@@ -343,7 +343,7 @@ class Listing:
 
 
 def _numbers(values: Any) -> tuple[Any, ...]:
-    """The numbers in two fields; None for one that is missing or damaged."""
+    """The numbers in two fields; None for one that is missing or invalid."""
     texts = values if isinstance(values, list) else (None, None)
     found = []
     for text in texts:

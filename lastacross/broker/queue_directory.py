@@ -126,7 +126,7 @@ def upload(opened: Store, configuration: Config, *, cause: str = "start") -> Non
 def deploy(
     opened: Store, configuration: Config, *, cron: str | None, cause: str, keeps_cron: bool = False
 ) -> Deployment:
-    """Make a folder's files the ones in effect on all machines.
+    """Put a folder's files into effect on all machines.
 
     A folder without a queue.yaml, such as another service's folder, leaves the deployed queues, backends and
     rules of dispatch.yaml in effect.

@@ -77,8 +77,8 @@ class LeaseRequest(TypedDict):
     """A worker's request for at most ``wanted`` leases.
 
     Lease ids begin with ``token``, which is unique among all running workers. ``number`` is the number of
-    the worker's last lease. A throttled queue gives at most ``free`` tasks, so that threads can start them
-    immediately. The step also takes the markers of ``groups`` (by default, the default group).
+    the worker's last lease. A throttled queue hands out at most ``free`` tasks, so that threads can start
+    them immediately. The step also takes the markers of ``groups`` (by default, the default group).
     """
 
     token: str

@@ -140,7 +140,7 @@ class Reader:
                     self._set_aside_damaged(cursors)
 
     def _set_aside_damaged(self, cursors: Mapping[str, Position]) -> None:
-        """Move keys of a wrong type aside, because a single such key blocks the messages of all others."""
+        """Move aside any keys of the wrong type, because one such key blocks the messages of all others."""
         try:
             streams.set_aside_damaged([self._wakeup_key, *cursors])
         except Exception:

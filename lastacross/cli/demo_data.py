@@ -10,7 +10,9 @@ from lastacross.processes import application
 
 
 def load(configuration: Config) -> str:
-    """Call the application's function, which may be called repeatedly, and return its result, a sentence.
+    """Call the application's function and return the sentence that it returns.
+
+    The function may be called more than once.
 
     Raises:
         ConfigError: the application has no such module or function, or its import fails.

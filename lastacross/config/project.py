@@ -32,8 +32,8 @@ class Project:
 def read_project(root: Path, app: AppConfig | None = None) -> Project:
     """Read the table ``[tool.lastacross]``, which is optional, as are all of its keys.
 
-    By default, ``models`` is the modules that ``script:`` names in app.yaml, plus the module ``models`` if
-    the folder has one.
+    By default, ``models`` lists the modules that ``script:`` names in app.yaml, plus the module ``models``
+    if the folder has one.
 
     Args:
         root: the application's folder.

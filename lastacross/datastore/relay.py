@@ -28,7 +28,7 @@ FORGET_CHUNK = 500
 # From this age on, the marker of a task that has run may have expired.
 MARKER_IS_SURE_SECONDS = outbox.MARKER_SECONDS - 600
 
-# A time that is further ahead than this must be damaged, because no clock is that wrong.
+# A time that is further ahead than this must be corrupt, because no clock is that wrong.
 MAX_AHEAD_SECONDS = 366 * 86_400.0
 
 _ERROR_LENGTH = 500
@@ -115,7 +115,7 @@ def _is_damaged(instant: Any, at: float) -> ColumnElement[bool]:
 
 
 def _unmark_damaged(at: float) -> None:
-    """Mark rows as unsent if their sending time is damaged, so that they are sent (possibly again)."""
+    """Mark rows as unsent if their sending time is corrupt, so that they are sent (possibly again)."""
     with datastore.session(read_only=True) as session:
         damaged = list(session.scalars(select(OutboxRow.id).where(_is_damaged(OutboxRow.sent_at, at))))
     if damaged:
@@ -125,7 +125,7 @@ def _unmark_damaged(at: float) -> None:
 
 
 def _read(which: ColumnElement[bool], after: int) -> Sequence[Any]:
-    # Cast the record, because the driver would fail on text, which a damaged record may be on SQLite.
+    # Cast the record: on SQLite a damaged record may be text, on which the driver would fail.
     columns = (OutboxRow.id, OutboxRow.task_id, cast(OutboxRow.record, LargeBinary).label("record"))
     query = select(*columns).where(which, OutboxRow.id > after).order_by(OutboxRow.id).limit(RELAY_CHUNK)
     with datastore.session(read_only=True) as session:

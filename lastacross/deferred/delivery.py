@@ -81,8 +81,8 @@ StartResponse = Callable[[str, list[tuple[str, str]]], object]
 def handle(environ: MutableMapping[str, Any], start_response: StartResponse) -> Iterable[bytes]:
     """The WSGI application for ``/_ah/queue/deferred``; it answers with the status of the call's outcome.
 
-    A request other than POST is answered with 405, and a request that is not a task with 403. Tasks are
-    recognized by ``environ["lastacross.task"]``, which no HTTP request can set.
+    It answers any request other than a POST with 405, and any that does not come from a task with 403. Tasks
+    are recognized by ``environ["lastacross.task"]``, which no HTTP request can set.
     """
     allow: list[tuple[str, str]] = []
     if environ["REQUEST_METHOD"] != "POST":

@@ -12,7 +12,7 @@ CHUNK = 100
 MAX_CHUNKS = 20
 """The limit for one call, because the scheduler has other work and calls again in a minute."""
 TOMBSTONE_SECONDS = 366 * 86_400.0
-"""How long an expired task's URL answers 410; after that, it answers 404."""
+"""How long an expired task's URL responds with 410; after that, it responds with 404."""
 MAX_TOMBSTONES = 100_000
 """The maximum number of tombstones. Beyond that, the oldest are deleted, because anyone can create them."""
 TOMBSTONES_AT_ONCE = 1_000

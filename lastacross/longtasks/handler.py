@@ -321,7 +321,7 @@ class LongRunningTaskHandler(Hooks):
         return getattr(self, "task", None) is not None
 
     def _find(self) -> bool:
-        """Read the request's task, or answer 404 or 410 if it does not exist."""
+        """Read the request's task, or respond with 404 or 410 if it does not exist."""
         task_id = str(self.request.params.get(looking.ID, ""))
         if not task_id:
             raise BadInputError(looking.ID, "is missing; it must be the key of a task")

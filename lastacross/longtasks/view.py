@@ -16,7 +16,7 @@ class Urls:
         status: the bookmark, which shows the waiting page first and the result later.
         page: the page about the run, which is available during and after the run.
         json: the JSON equivalent of ``status``, for programs.
-        result: the URL of ``display_result``'s output; it answers 409 before there is a result.
+        result: the URL of ``display_result``'s output; it responds with 409 until there is a result.
         cancel: a POST to this URL cancels the task.
         restart: a POST to this URL starts a task with the posted fields, or if there are none, with the
             same parameters.
@@ -60,7 +60,7 @@ class ProgressView:
 
     @property
     def mark(self) -> str:
-        """Return a short state for the beginning of the page's title; browser tabs show little more."""
+        """Return a short status for the start of the page's title; browser tabs show little more."""
         if self.is_over or self.percent is None:
             return self.state.capitalize()
         return f"{self.percent} %"

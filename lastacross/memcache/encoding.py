@@ -189,7 +189,7 @@ class Codec:
 def _hooked(factory: Callable[..., Any], name: str, hook: Callable[[Any], Any] | None) -> Callable[..., Any]:
     """Add a hook to a pickler or an unpickler.
 
-    If it is a class, a subclass provides the hook, because Python 3.13 does not accept hooks on instances.
+    For a class, create a subclass with the hook, because Python 3.13 does not accept hooks on instances.
     """
     if hook is None:
         return factory

@@ -15,10 +15,10 @@ Everything else reads::
 - A *handler* is the ``url`` of its route in app.yaml, for example ``/tasks/.*``, or the module and name of a
   deferred function, for example ``workers.send_mail``.
 - A run of a *cron job* is counted under ``CRON`` and the job's name when it ends, without times.
-- ``names`` lists at most 200 queues and 200 handlers. Later ones are counted under ``OTHER`` until a name
-  has had no attempt for 72 hours.
-- ``minutes(store, metrics.EVERYTHING, metrics.QUEUES, …)`` has the sum over all queues, and ``hours`` has the
-  sums for all names over whole hours.
+- ``names`` lists at most 200 queues and 200 handlers. Later ones are counted under ``OTHER`` until one of
+  the listed names has gone 72 hours without an attempt.
+- ``minutes(store, metrics.EVERYTHING, metrics.QUEUES, …)`` returns the sum over all queues, and ``hours``
+  returns each name's sum over whole hours.
 - ``Counts.outcomes`` has ``done``, ``retried``, ``dead`` (now a dead letter), ``crashed`` (its process
   died) and ``lost`` (the lease was lost, so another worker also runs the task).
 - ``Counts.times`` and ``Counts.waits`` are histograms. Bucket 0 holds times up to 1 ms, each further bucket

@@ -190,7 +190,7 @@ def names(store: Store, kind: str, since: float = 0.0) -> list[str]:
 def totals(store: Store, kind: str) -> dict[str, Counts]:
     """All names' counts since they were first counted, ``OTHER`` included. They never decrease.
 
-    A name that had no attempt for 72 hours may be missing. Its counts begin at zero if it is used again.
+    A name without attempts in the last 72 hours may be missing. Its counts begin at zero if it is used again.
 
     Raises:
         StoreUnavailableError: Redis does not answer.

@@ -83,7 +83,7 @@ def fork(
             both have imported, such as a debugger.
 
     Raises:
-        OSError: the system is out of processes or memory.
+        OSError: the system's process or memory limit has been reached.
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):

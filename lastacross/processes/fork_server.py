@@ -1,4 +1,4 @@
-"""A fork server: a process that has loaded the application, has one thread, and forks a child on request.
+"""A fork server: a single-threaded process that has loaded the application and forks a child on request.
 
 A worker process forks it before starting any threads. A process with threads cannot be forked safely, because
 a lock that another thread holds at that moment stays locked in the child forever. Linux only.
@@ -90,7 +90,7 @@ class ForkServer:
             run_child: a function that each child runs with its connection to this process.
 
         Raises:
-            OSError: the system is out of processes or memory.
+            OSError: the system's process or memory limit has been reached.
         """
         # The garbage collector writes to every object that it visits, and would thereby copy the shared
         # memory.

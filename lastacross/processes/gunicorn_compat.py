@@ -257,7 +257,7 @@ def has_unread_body(request: Any) -> bool:
 def hang_up(connection: socket.socket, peer: Any, *, is_all_read: bool) -> None:
     """Announce the end of our data, and briefly read anything that the client is still sending.
 
-    Otherwise the kernel resets the connection and the client may miss the response; a proxy then answers 502.
+    Otherwise the kernel resets the connection and the client may miss the response; a proxy then sends a 502.
     The wait counts as a slow request, and is skipped for a network that already has the maximum number of
     slow requests.
 

@@ -66,11 +66,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     sys_version = ""
 
     def do_GET(self) -> None:
-        """Answer 200 if there is no problem, else 503 with the problem in one line."""
+        """Respond with 200 if there is no problem, otherwise with 503 and the problem in one line."""
         self._answer(has_body=True)
 
     def do_HEAD(self) -> None:
-        """Answer like GET, but without the body."""
+        """Respond like GET, but without the body."""
         self._answer(has_body=False)
 
     def _answer(self, *, has_body: bool) -> None:

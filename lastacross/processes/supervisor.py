@@ -123,8 +123,8 @@ class Supervisor:
         on_stop: a callable that is called when this process begins to stop.
 
     Attributes:
-        turned_at: the last turn of the loop, by the clock's monotonic time. It turns at least once a second
-            if a child is watched.
+        turned_at: when the loop's last iteration began, by the clock's monotonic time. There is at least one
+            iteration per second if a child is watched.
     """
 
     def __init__(
@@ -297,7 +297,7 @@ class Supervisor:
                 pass_fds=(*fds.values(), *spec.pass_fds),
                 umask=spec.umask,
             )
-        except OSError as error:  # temporarily out of processes or memory, or the program is missing
+        except OSError as error:  # the process or memory limit is reached for now, or the program is missing
             log.error("process.start_failed", process=spec.name, error=str(error))
             self._restart_later(child)
             return
@@ -348,7 +348,7 @@ class Supervisor:
             return
         elif outcome is None:
             self._start_program(child)
-        else:  # temporarily out of processes or memory
+        else:  # the process or memory limit is reached for now
             log.error("process.start_failed", process=child.spec.name, error=outcome)
             self._restart_later(child)
 

@@ -57,7 +57,7 @@ class _Watchdog:
         self._was_silent = False
 
     def is_silent(self, pid: int) -> bool:
-        """Whether the process is alive but its threads have not had a turn for a whole lease.
+        """Whether the process is alive but its threads have not run for a whole lease.
 
         Until then its leases are renewed here. Otherwise other workers would run its tasks beside it, and
         count a crash against each of them.
@@ -185,9 +185,9 @@ class Health:
     """The health checks of a supervisor's worker processes.
 
     Args:
-        tables: the files in which the processes record the turns of their main loops.
+        tables: the files in which the processes record the iterations of their main loops.
         store: the supervisor's store.
-        lease_seconds: how long a loop may take to turn.
+        lease_seconds: how long one iteration of a loop may take.
     """
 
     def __init__(self, tables: Sequence[Path], store: Store, lease_seconds: float) -> None:
@@ -301,9 +301,9 @@ def run(
 
 
 class _FirstTicks:
-    """Starts the probes in the first turn of the supervisor's loop, and then uploads queue.yaml.
+    """Starts the probes in the first iteration of the supervisor's loop, then uploads queue.yaml.
 
-    Before its first turn, the supervisor forks the preload process, for which it must not have any threads.
+    Before that, the supervisor forks the preload process, and must not have any threads when it does.
     """
 
     def __init__(self, probes: Probes, upload: StartUpload) -> None:

@@ -423,7 +423,7 @@ class Store:
             wait.is_over_until = SYSTEM.monotonic() + SAME_WAIT_SECONDS
 
     def set_aside(self, types: Mapping[str, str]) -> list[str]:
-        """Move keys that have the wrong type aside. Returns their names.
+        """Move aside any keys of the wrong type. Returns their names.
 
         Args:
             types: a mapping from key names to expected types, as Redis names them.

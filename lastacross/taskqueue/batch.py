@@ -344,7 +344,7 @@ def _check_completion(task: Task | None) -> None:
 
 
 def _number(text: str | None) -> float | None:
-    """Parse a batch's count or time; None if it is missing or damaged. Workers repair damaged counts."""
+    """Parse a batch's count or time; None if it is missing or invalid. Workers repair invalid counts."""
     try:
         number = float(text or "nan")
     except ValueError:

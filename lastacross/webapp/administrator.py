@@ -134,7 +134,7 @@ def end_sign_in(sign_in: str, seconds: int) -> bool:
 
 
 def is_signed_out(sign_in: str) -> bool:
-    """Whether this sign-in has ended, according to what this process learned at most five seconds ago."""
+    """Whether this sign-in has ended; the answer may be up to five seconds out of date."""
     return _signed_out.has(sign_in)
 
 

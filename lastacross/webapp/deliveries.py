@@ -195,7 +195,7 @@ def set_apart(application: Wsgi) -> Wsgi:
 
 
 def admit(signatures: Signatures, limit_bytes: int, trusted: Wsgi, clock: Clock = SYSTEM) -> Layer:
-    """Admit a signed delivery to ``trusted`` as a task; answer 403 if its token does not match.
+    """Admit a signed delivery to ``trusted`` as a task; respond with 403 if its token does not match.
 
     Args:
         signatures: the application's.

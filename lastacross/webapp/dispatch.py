@@ -2,8 +2,8 @@
 
 URLs under ``/_ah/`` are blocked unless app.yaml lists them. A handler for the exact path takes precedence,
 followed by the engine's own URLs and then by handlers whose URL begins with ``/_ah/``. A catch-all handler
-serves these URLs only to tasks and cron. A starting or stopping process requests its URL from the first
-matching handler, even a catch-all one, as on App Engine.
+serves these URLs only to tasks and cron. The request that a process makes when it starts or stops goes to the
+first matching handler, even a catch-all one, as on App Engine.
 """
 
 from collections.abc import Callable, Mapping

@@ -25,7 +25,7 @@ Layer = Callable[[WSGIApplication], WSGIApplication]
 # Set by the worker and the scheduler to the task or cron entry behind this request.
 TASK = "lastacross.task"
 CRON = "lastacross.cron"
-# Set by a service's starting or stopping process in its request to /_ah/start or /_ah/stop.
+# Set by a service's process in its request to /_ah/start or /_ah/stop.
 SYSTEM = "lastacross.system"
 # The address from which App Engine's own requests came.
 SOURCE_ADDRESS = "0.1.0.2"

@@ -93,7 +93,7 @@ class RequestHandler(webapp2.RequestHandler):  # type: ignore[misc]
         return wants_json(self.request.environ)
 
     def bad_request(self, field: str, message: str) -> None:
-        """Answer 400 with the field's name and the values that it accepts, as JSON or as a page.
+        """Respond with 400, the field's name and the values that it accepts, as JSON or as a page.
 
         Override it to render the form again with the message next to its field (status 400).
         """
@@ -132,7 +132,7 @@ class RequestHandler(webapp2.RequestHandler):  # type: ignore[misc]
         self.response.headers.update({**header, "Cache-Control": "no-store"})
 
     def see_other(self, url: str) -> None:
-        """Answer 303, so that the browser continues with a GET of this path of the application.
+        """Respond with 303, so that the browser continues with a GET of this path of the application.
 
         Raises:
             ValueError: the URL is not a path of this application; see ``local_path``.
@@ -148,7 +148,7 @@ class RequestHandler(webapp2.RequestHandler):  # type: ignore[misc]
         return who is login.Visitor.ADMINISTRATOR
 
     def require_administrator(self) -> None:
-        """Answer 403 with instructions to sign in, unless the administrator is making this request."""
+        """Respond with 403 and instructions to sign in, unless the administrator is making this request."""
         if not self.is_administrator():
             self.abort(403, detail=login.for_administrator(self.request.environ))
 
@@ -165,7 +165,7 @@ class TaskHandler(RequestHandler):
     """
 
     def dispatch(self) -> Any:
-        """Refuse every request that is not a task, then call the method's handler."""
+        """Refuse any request that does not come from a task, then call the method's handler."""
         if login.visitor(self.request.environ, config.current().settings) is not login.Visitor.TASK:
             refuse_visitor(self)
         return super().dispatch()
@@ -180,6 +180,6 @@ def _in_words(seconds: int) -> str:
 
 
 def refuse_visitor(handler: webapp2.RequestHandler) -> NoReturn:
-    """Answer 403 to a request that is not a task."""
+    """Respond with 403 to a request that does not come from a task."""
     handler.abort(403, detail="This address is only for this application's tasks.")
     raise AssertionError("abort raises")

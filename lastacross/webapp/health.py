@@ -28,7 +28,7 @@ def check_store() -> None:
 
 
 def readiness(checks: Mapping[str, Check], limit_seconds: float = LIMIT_SECONDS) -> Wsgi:
-    """``/_ah/ready`` answers 200 if all checks pass in time, else 503, with reasons for the administrator.
+    """``/_ah/ready`` returns 200 if all checks pass in time, else 503, with reasons for the administrator.
 
     Args:
         checks: a map from a name to a function that raises if that part is not ready; the exception's message

@@ -32,8 +32,8 @@ class Visitor(enum.Enum):
     SYSTEM = "system"
 
 
-# As on App Engine, pages for signed-in users do not admit tasks and cron. The request of a starting or
-# stopping process is not for a page, so `login: required` on all URLs must not prevent it from starting.
+# As on App Engine, pages for signed-in users do not admit tasks and cron. The request that a process makes
+# when it starts or stops is not for a page, so `login: required` on all URLs must not block it.
 ADMITTED: Mapping[str, frozenset[Visitor]] = {
     "optional": frozenset(Visitor),
     "required": frozenset({Visitor.USER, Visitor.ADMINISTRATOR, Visitor.SYSTEM}),

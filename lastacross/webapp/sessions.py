@@ -107,7 +107,7 @@ def sign_out(environ: Environ, secret_key: str) -> bool:
 
 
 def see_other(start_response: Start, path: str, cookies: Headers) -> Body:
-    """Answer 303 to a path of this application, and set or delete these cookies."""
+    """Redirect with 303 to a path of this application, and set or delete these cookies."""
     headers: Headers = [("Location", path), ("Content-Length", "0"), ("Cache-Control", "no-store"), *cookies]
     start_response(f"303 {HTTPStatus(303).phrase}", headers)
     return []
@@ -187,5 +187,5 @@ _known_accounts = _KnownAccounts()
 
 
 def forget_accounts() -> None:
-    """Forget what is known about accounts; for code that has just changed one in this process."""
+    """Clear the cached accounts. Call this after changing an account in this process."""
     _known_accounts.forget()

@@ -1,9 +1,9 @@
 """Serves static files: this module maps a URL to a file, and WhiteNoise sends the file.
 
 A file is served only if its real path is inside the real folder, so neither ``..`` in any encoding nor a
-symbolic link leads out. Hidden files (``.git``, ``.env``), files that ``skip_files`` excludes, configuration
-files, databases and Redis's files are never served, because App Engine did not upload them or kept them
-elsewhere.
+symbolic link can escape it. Hidden files (``.git``, ``.env``), files that ``skip_files`` excludes,
+configuration files, databases and Redis's files are never served, because App Engine did not upload them or
+kept them elsewhere.
 """
 
 import os
@@ -81,8 +81,7 @@ class Folder:
         path = os.path.join(self._root, *segments)
         if not os.path.isfile(path) or not os.access(path, os.R_OK):
             return None
-        # WhiteNoise prefers a compressed file next to it, which must not lead out of the folder
-        # either.
+        # WhiteNoise prefers a compressed file next to it, which must be inside the folder as well.
         every = [path, *(path + end for end in COMPRESSED.values() if os.path.lexists(path + end))]
         if not all(self._is_inside(found) for found in every):
             return None

@@ -67,7 +67,7 @@ class Interpreter:
         root: the application's folder.
 
     Raises:
-        OSError: the system is out of processes or memory.
+        OSError: the system's process or memory limit has been reached.
     """
 
     def __init__(self, root: Path) -> None:

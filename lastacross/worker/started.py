@@ -17,7 +17,7 @@ from lastacross.files import private
 from lastacross.store import Store
 
 # The file format of a started table: the token, a slot for each thread, and a last slot with the pulse and
-# the main loop's last turn. All times are monotonic, and all processes of a machine share that clock.
+# the main loop's last iteration. All times are monotonic, and all processes of a machine share that clock.
 _TOKEN_BYTES = 64
 _SLOT_BYTES = 768
 _LENGTH = struct.Struct("<H")  # of the entry; ids have at most 100 + 1 + 500 bytes, leases 60
@@ -157,7 +157,7 @@ def _pulse(path: Path) -> float | None:
 
 
 def last_turn(path: Path) -> float | None:
-    """The last turn of the process's main loop; None if there is no table, or the loop has not begun."""
+    """The time of the main loop's last iteration; None if there is no table, or the loop has not begun."""
     return _last_times(path)[1]
 
 

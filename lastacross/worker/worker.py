@@ -319,7 +319,7 @@ class Worker(RqWorker):
         self._may_have_work |= grant is None or woken.is_outdated
 
     def _has_more_to_do(self) -> bool:
-        """Whether to start the next turn without sleeping; outcomes are recorded before the next lease."""
+        """Whether to loop again without sleeping; outcomes are recorded before the next lease."""
         return self._runners.has_outcomes or (self._may_have_work and self._prefetch.wanted > 0)
 
     def _lease(self) -> None:

@@ -1,1 +1,1 @@
-"""The counting program: a master task, sub tasks on a backend, and a log."""
+"""The counting program: a master task, subtasks on a backend, and a log."""

@@ -25,7 +25,7 @@ class CountRun(Run):
 
     ``changes`` counts and numbers the run's changes. The row is locked during a change, so the numbers become
     visible in order. A browser that has all changes up to n can therefore ask for the later ones.
-    ``handed_out_at`` is the time when the master task started to add the sub tasks to their queue.
+    ``handed_out_at`` is the time when the master task started to add the subtasks to their queue.
     """
 
     __tablename__ = "count_run"

@@ -87,7 +87,7 @@ def parse(form: Mapping[str, object]) -> CountRequest:
 def parse_intervals(text: object) -> list[tuple[int, int]]:
     """Parse intervals such as ``1-10, 11-20``, separated by commas or line breaks.
 
-    Intervals may overlap, but each may occur only once, because sub tasks have unique names.
+    Intervals may overlap, but each may occur only once, because subtasks have unique names.
 
     Raises:
         ValueError: the text is invalid; the message says what the field accepts.
@@ -179,7 +179,7 @@ class FormHandler(forms.Handler):
 
     @staticmethod
     def _taken(name: str, *, is_tombstoned: bool) -> forms.FormError:
-        """A 409 error for a taken name. A run outlasts its master task while its sub tasks are counting."""
+        """A 409 error for a taken name. A run continues after its master task ends, until its subtasks do."""
         run = runs.find(name)
         if is_tombstoned and (run is None or view_of(run).is_over):
             until = _refused_until(run)
@@ -286,7 +286,7 @@ class CancelHandler(webapp.RequestHandler):
     """The button that ends a run early."""
 
     def post(self, name: str) -> None:
-        """Drop the sub tasks that have not started; let the others finish. A finished run is unaffected."""
+        """Drop the subtasks that have not started; let the others finish. A finished run is unaffected."""
         run = _find_or_404(name)
         starting.require_may_cancel(self, _started_name(run))
         if not view_of(run).is_over:

@@ -1,6 +1,6 @@
-"""The counting program's tasks: a master task hands out intervals, and sub tasks count them.
+"""The counting program's tasks: a master task hands out intervals, and subtasks count them.
 
-A master task's name contains its run's name, and a sub task's name contains its run and its interval, so each
+A master task's name contains its run's name, and a subtask's name contains its run and its interval, so each
 is unique. Both run on the backend ``counter``, at their queues' default URLs. Everything here may run twice.
 """
 
@@ -22,9 +22,9 @@ SUB_QUEUE = "subtasks"
 COMPLETE_URL = "/tasks/count-complete"
 
 KEEP_SECONDS = 0.5
-"""How often a sub task saves its progress; after a crash, at most this much is repeated."""
+"""How often a subtask saves its progress; after a crash, at most this much is repeated."""
 POLL_SECONDS = 0.1
-"""The maximum time before a sub task checks whether its process is stopping."""
+"""The maximum time before a subtask checks whether its process is stopping."""
 
 Intervals = Sequence[tuple[int, int]]
 
@@ -56,13 +56,13 @@ def text_of(intervals: Intervals) -> str:
 
 
 def outer_batch(run_id: str) -> taskqueue.Batch:
-    """The batch whose only member is the master task; it ends after everything that this task started."""
+    """The batch whose only member is the master task; it ends once everything that task started has ended."""
     complete = taskqueue.Task(url=COMPLETE_URL, params={"run": run_id})
     return taskqueue.Batch(queue_name=MASTER_QUEUE, name=run_id, on_complete=complete)
 
 
 def inner_batch_id(run_id: str) -> str:
-    """The id of the sub tasks' batch.
+    """The id of the subtasks' batch.
 
     The engine's default id derives from the master task, so all runs with this name would share it.
     """
@@ -110,10 +110,10 @@ def withdraw(run_id: str) -> None:
 
 
 class MasterHandler(webapp.TaskHandler):
-    """``/_ah/queue/master``: hands out a run's intervals as sub tasks."""
+    """``/_ah/queue/master``: hands out a run's intervals as subtasks."""
 
     def post(self) -> None:
-        """Add the sub tasks. A retry is safe, because the batches skip the tasks that they already have."""
+        """Add the subtasks. A retry is safe, because the batches skip the tasks that they already have."""
         fields = self.request.POST
         intervals = [_pair(text) for text in fields["intervals"].split(", ")]
         run = CountRun(
@@ -127,7 +127,7 @@ class MasterHandler(webapp.TaskHandler):
             pass  # seals the batch if the page's process died before it could
         if not runs.begin(run, intervals):
             return  # a newer run has the name, so nobody would look at this one.
-        # Log this before the first sub task's own line, which may come while others are being added.
+        # Log this before the first subtask's own line, which may come while others are being added.
         text = f"puts {plural(len(intervals), 'sub task')} on queue {SUB_QUEUE}: {text_of(intervals)}"
         _log(run_id, runs.note(run_id, instance(), text, handed_out_at=clock.SYSTEM.now()), text)
         with taskqueue.Batch(
@@ -167,7 +167,7 @@ def _log(run_id: str, change: int | None, text: str) -> None:
         announce(run_id, change)
 
 
-# --- the sub tasks ------------------------------------------------------------------------
+# --- the subtasks -------------------------------------------------------------------------
 
 
 @dataclass(eq=False)

@@ -185,7 +185,7 @@ def view_of(run: CountRun) -> View:
 
 
 def _failed(run: CountRun) -> int:
-    """How many of the run's sub tasks are dead letters.
+    """How many of the run's subtasks are dead letters.
 
     Raises:
         UnknownBatchError: Redis does not know the run, or no longer knows it.

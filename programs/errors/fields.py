@@ -49,7 +49,7 @@ _DIGITS_OF_A_DATE = 8
 
 @dataclass(frozen=True)
 class Fields:
-    """The fields of a valid error. ``uid`` and ``happened_at`` are None if they were not given."""
+    """The fields of a valid error report. ``uid`` and ``happened_at`` are None if they were not given."""
 
     account: str
     uid: str | None

@@ -145,7 +145,7 @@ class IntrastatHandler(longtask.LongRunningTaskHandler):
         parameters["month"], parameters["delay_ms"] = f"{first:%Y-%m}", str(delay_ms)
 
     def bad_request(self, field: str, message: str) -> None:
-        """Answer 400, as JSON for programs, or with the form that shows each mistake next to its field."""
+        """Respond with 400: JSON for programs, otherwise the form with each mistake next to its field."""
         if field in self.mistakes and not self.wants_json():
             form = FormHandler(self.request, self.response)
             form.show_form(self.request.params, self.mistakes, 400)

@@ -92,7 +92,7 @@ def begin(run_id: str, started_by: str) -> ReloadRun:
 
 
 def retry(run_id: str) -> ReloadRun:
-    """Start a run over a finished run's failed accounts, once. A second call returns the first call's run.
+    """Start a run over the accounts that failed in a finished run, or return the run that already did so.
 
     Accounts that were deactivated since then are left out. The finished run's counts do not change.
 

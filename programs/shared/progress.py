@@ -14,7 +14,7 @@ Found = TypeVar("Found", bound=Run)
 
 
 def found_or_404(run: Found | None, kind: str) -> Found:
-    """Return the run if it was found, or answer 404.
+    """Return the run if it was found, or respond with 404.
 
     Raises:
         HTTPNotFound: there is no such run.

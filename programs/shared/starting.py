@@ -156,7 +156,7 @@ def _check_work(handler: webapp.RequestHandler, runs: str, work_ms: int, *, is_c
 
 
 def is_limited(handler: webapp.RequestHandler, runs: str) -> bool:
-    """Count a start, or answer 429 and return True if the client has reached its limit."""
+    """Count a start, or respond with 429 and return True if the client has reached its limit."""
     try:
         admit(handler, runs)
     except StartRefusedError as refused:
@@ -231,6 +231,6 @@ def may_cancel(handler: webapp.RequestHandler, name: str) -> bool:
 
 
 def require_may_cancel(handler: webapp.RequestHandler, name: str) -> None:
-    """Answer 403 if the visitor may not cancel the run."""
+    """Respond with 403 if the visitor may not cancel the run."""
     if not may_cancel(handler, name):
         handler.abort(403, detail="Only the administrator or the browser that started this may cancel it.")

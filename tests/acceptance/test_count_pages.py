@@ -203,7 +203,7 @@ def test_a_name_is_refused_while_its_run_runs(client: Client, hands: Hands) -> N
 
     first = refusal(client)
     hands.run("master")
-    second = refusal(client)  # the master task is done and tombstoned: its sub tasks still count
+    second = refusal(client)  # the master task is done and tombstoned: its subtasks still count
 
     for error in (first, second):
         assert error["message"] == "name is in use: the run with this name is still running."

@@ -87,7 +87,7 @@ def test_a_result_is_kept_once_whoever_brings_it() -> None:
 
 
 def test_a_cancelled_run_takes_no_numbers_any_more_and_one_that_is_gone_none_at_all() -> None:
-    """Its sub tasks may be running still."""
+    """Its subtasks may still be running."""
     runs.begin(new_run(), [(1, 3)])
     runs.end("one", "a visitor", is_cancelled=True)
 

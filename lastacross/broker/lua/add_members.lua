@@ -2,7 +2,7 @@
 --
 -- ARGV: the current time, the batch id, the index of the first member, then for each member its id, its eta (''
 -- if it is ready now), its target as in add_tasks, 1 if the caller named it, the number of strings that follow,
--- and these strings: its record's fields and values.
+-- and then those strings: its record's fields and values.
 -- Returns, for each member, 0 if it was added, 1 if it had already been added, 2 if the batch is cancelled, 10 if a
 -- task with this name exists, or 11 if the name is tombstoned. Returns -1 if the batch does not exist, or -2 if it is
 -- sealed.

@@ -1,7 +1,7 @@
 -- add_pull_tasks: store new tasks in their pull queues, unless their names are already taken.
 --
--- ARGV: for each task its id, its eta, the number of strings that follow, and these strings: its record's other
--- fields and values.
+-- ARGV: for each task its id, its eta, the number of strings that follow, and then those strings: its record's
+-- other fields and values.
 -- Returns, for each task, 0 if it was added, or App Engine's code: 10 if a task with this name exists, 11 if the name
 -- is tombstoned.
 -- States   add: new → ready, scheduled

@@ -1,7 +1,7 @@
 -- add_tasks: store new tasks as ready or scheduled, unless their names are already taken.
 --
 -- ARGV: the current time, then for each task its id, its eta ('' if it is ready now), its target ('' for none,
--- otherwise the record's field of that name), the number of strings that follow, and these strings: its
+-- otherwise the record's field of that name), the number of strings that follow, and then those strings: its
 -- record's fields and values.
 -- Returns, for each task, 0 if it was added, or App Engine's code: 10 if a task with this name exists, 11 if the name
 -- is tombstoned.

@@ -1,8 +1,8 @@
 -- create_batch: open a batch and store its completion tasks, unless an earlier attempt has already opened it.
 --
 -- ARGV: the current time, the batch id, the members' queue, and the parent's member '<batch id>:<index>' or ''.
--- Then for on_complete and for on_success: the task's id or '', the number of strings that follow, and these
--- strings.
+-- Then for on_complete and for on_success: the task's id or '', the number of strings that follow, and then
+-- those strings.
 -- Returns 1 if the batch was opened, 0 if it exists, -1 if the parent has ended or its batch does not exist, or
 -- -2 if another task has the name of on_complete or on_success.
 -- States   wait: new → waiting

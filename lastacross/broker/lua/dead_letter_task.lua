@@ -22,7 +22,7 @@ elseif not fields.status then
   finish_lost_record(id, now)
   return 1
 end
--- If the number is damaged, leave it unchanged for inspection.
+-- If the number is unreadable, leave it unchanged for inspection.
 try('HINCRBY', RECORD .. id, 'failures', 1)
 call('HDEL', RECORD .. id, 'lease', 'started', 'crashes', 'suspect')
 if ARGV[4] ~= '' then

@@ -73,7 +73,7 @@ local function candidates()
   return eligible(tagged), tagged, false
 end
 
--- Returns how many leases a task may have (nil = no limit), and whether that limit is damaged.
+-- Returns how many leases a task may have (nil = no limit), and whether the stored limit is unreadable.
 -- A task fails only when all its limits are exceeded, and a pull task never exceeds task_age_limit. So if that
 -- limit is set, task_retry_limit never ends a pull task.
 local function leases_allowed(retry)

@@ -39,7 +39,7 @@ end
 
 local count = 0
 for _, list in ipairs(ready_lists_of(queue)) do
-  -- Look at each entry once, because a task that stays goes to the end.
+  -- Look at each entry only once: a task that is kept moves to the end of the list.
   local left = call('LLEN', list)
   while left > 0 and count < limit do
     local ids = call('LPOP', list, math.min(left, limit - count))

@@ -48,7 +48,7 @@ local function deliver_again(queue, name)
   remove_pull_task(queue, name, tag)
   if status == 'scheduled' then
     call('HDEL', RECORD .. id, 'lease', 'leases')
-    -- If the eta is damaged, the next lease reports it.
+    -- If the eta is unreadable, the next lease reports it.
     schedule(queue, id, number_of(eta) and eta or 0, target or nil)
   end
   sent = sent + 1

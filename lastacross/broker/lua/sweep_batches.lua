@@ -24,7 +24,7 @@ local function unheard_end(batch, queue, at)
   return status == 'failed' and dead_at and member ~= batch .. ':' .. at and 'failed' or nil
 end
 
--- Rebuild a batch's damaged fields from its bits, which are the authoritative data.
+-- Rebuild a batch's corrupt fields from its bits, which are the authoritative data.
 local function repair(batch)
   local key = BATCH .. batch
   local total, done, failed, cancelled, sealed, sealed_at = unpack(

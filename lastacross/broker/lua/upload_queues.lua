@@ -2,7 +2,7 @@
 --
 -- ARGV: the current time, the file's digest, 1 to resume paused queues, the number of services, the services,
 -- then the names of the backends among them in one string, separated by spaces. Then for each queue: its name,
--- the number of strings that follow, and these strings: its settings' fields and values.
+-- the number of strings that follow, and then those strings: its settings' fields and values.
 -- Returns the names of queues that are new or were disabled.
 --
 -- A queue that is no longer listed keeps its tasks but does not lease them. This does not apply to the

@@ -1,4 +1,4 @@
--- set_aside: move keys that have the wrong type aside.
+-- set_aside: move aside any keys of the wrong type.
 --
 -- ARGV: for each key its name and its expected type.
 -- Returns the names of the moved keys.

@@ -8,7 +8,7 @@
 local BATCH_LIFE = 30 * 86400
 local BATCH_PARTS = { '', ':added', ':finished', ':failed', ':children', ':names', ':batches' }
 
--- A bit's offset has 32 bits. A longer number is damaged or belongs to a name that a caller chose.
+-- A bit's offset has 32 bits. A longer number is corrupt or belongs to a name that a caller chose.
 local MAX_INDEX_DIGITS = 9
 
 -- Split a member into its batch and its index. Returns nothing if the member is malformed.

@@ -1,7 +1,7 @@
 -- rescue: make tasks with expired leases ready again. Needs keys, fan_in, lose and server_time.
 
--- A dead machine may have held more tasks than one call moves. More entries than the limit are sorted, so that the
--- tasks of the next call come before those of this one.
+-- A dead machine may have held more tasks than one call moves. Each call sorts this many times its limit and moves
+-- the tasks that are to run last, because the next call puts its tasks in front of them.
 local SORTED_PER_MOVED = 10
 
 -- Returns a flat list with a task id and 'ready', 'poison', 'damaged' or 'gone' for each lease that was ended.
