@@ -225,7 +225,7 @@ def test_a_request_that_arrives_late_is_served_at_the_servers_time(scripts: Scri
         return scripts.run("lease_tasks", late, 8.0, "w", number, 50, 50, 1, "default", "default")
 
     assert len(ask(100)[0]) == 1
-    [(_, score)] = scripts.redis.zrange("rq:wip:default", 0, -1, withscores=True)
+    [(_, score)] = scripts.redis.zrange(f"{store.LEASED_PREFIX}default", 0, -1, withscores=True)
     assert 0 <= score - store.LEASE_SCORE_SHIFT_SECONDS - (seconds + 8) < 60
     assert ask(200)[0] == []
     assert float(scripts.redis.hget(store.bucket_key("default"), "counted_at")) >= seconds
