@@ -1,6 +1,7 @@
 """What a process knows of the queues: what was uploaded last, looked at again once a second."""
 
 import dataclasses
+import functools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from lastacross import config, store, taskqueue
-from lastacross.broker import queue_directory
+from lastacross.broker import deployments, queue_directory
 from lastacross.broker.queue_directory import KnownQueue, QueueDirectory
 from lastacross.config import Config
 from lastacross.errors import InvalidQueueModeError, StoreUnavailableError, TransientError, UnknownQueueError
@@ -19,6 +20,7 @@ from tests.conftest import SECRET_KEY
 from tests.support.clock import StoppedClock
 from tests.support.redis_server import RedisServer, running_server
 from tests.support.uploads import upload
+from tests.support.wrong_servers import never_accepting
 
 
 @pytest.fixture
@@ -31,6 +33,11 @@ def commands(opened: Store) -> int:
     """How many commands the server has run, this one not counted."""
     found: Any = opened.redis.info("stats")
     return int(found["total_commands_processed"])
+
+
+def stamp(opened: Store) -> queue_directory.Stamp:
+    """The last upload, as a step reports it."""
+    return tuple(opened.redis.hmget(store.UPLOAD, ("digest", "uploaded_at", "version")))  # type: ignore[arg-type]
 
 
 def machine(folder: Path, name: str, queue_yaml: str | None, **files: str) -> Config:
@@ -109,6 +116,22 @@ def test_a_look_at_an_unchanged_upload_is_one_command(
     assert commands(test_store) - before == 2
 
 
+def test_a_step_that_reports_another_upload_has_it_looked_at_at_once_and_the_same_one_later(
+    queues: QueueDirectory, test_store: Store, clock: StoppedClock
+) -> None:
+    upload(test_store, ["default"])
+    queues.all()
+    clock.advance(0.9)
+    queues.note(stamp(test_store))
+    upload(test_store, ["default", "mail"])
+
+    clock.advance(0.9)
+    assert set(queues.all()) == {"default"}
+    queues.note(stamp(test_store))
+
+    assert set(queues.all()) == {"default", "mail"}
+
+
 def test_a_queue_that_is_missed_is_looked_for_at_once(queues: QueueDirectory, test_store: Store) -> None:
     upload(test_store, ["default"])
     assert queues.find("mail") is None
@@ -140,6 +163,45 @@ def test_a_vanished_queue_is_known_as_disabled(
 
     assert queues.all()["mail"].is_disabled
     assert not queues.all()["default"].is_disabled
+
+
+@pytest.mark.parametrize("services", [("counter",), ("counter", "reader"), ("reader", "counter")])
+def test_the_configuration_has_the_deployed_rules_of_dispatch_yaml(
+    queues: QueueDirectory, test_store: Store, app_root: Path, clock: StoppedClock, services: tuple[str, ...]
+) -> None:
+    own = config.current()
+    queues.all()
+    assert queues.configuration() is own
+    for service in services:
+        rules = f"dispatch:\n- url: '*/count*'\n  service: {service}\n"
+        backends = f"backends:\n- name: {service}\n"
+        deployed = machine(app_root, service, MAIL, dispatch=rules, backends=backends)
+        queue_directory.deploy(test_store, deployed, cron=None, cause="deploy")
+        clock.advance(1)
+        queues.all()
+
+        found = queues.configuration()
+
+        assert found == dataclasses.replace(own, dispatch=deployed.dispatch)
+        assert queues.configuration() is found, "each add asks"
+    other = dataclasses.replace(own)
+    config.use(dataclasses.replace(other, dispatch=deployed.dispatch))
+    assert queues.configuration() is config.current()
+
+
+def test_the_deployed_rules_go_with_the_present_configuration(
+    queues: QueueDirectory, test_store: Store, app_root: Path
+) -> None:
+    rules = "dispatch:\n- url: '*/count*'\n  service: counter\n"
+    deployed = machine(app_root, "full", MAIL, dispatch=rules, backends="backends:\n- name: counter\n")
+    queue_directory.deploy(test_store, deployed, cron=None, cause="deploy")
+    queues.all()
+    queues.configuration()
+    other = dataclasses.replace(config.current(), has_cron_file=not config.current().has_cron_file)
+
+    config.use(other)
+
+    assert queues.configuration() == dataclasses.replace(other, dispatch=deployed.dispatch)
 
 
 # --- the file stands in -----------------------------------------------------------------------
@@ -250,6 +312,18 @@ def test_a_process_that_starts_without_redis_goes_by_its_file(
         taskqueue.add(url="/a")
 
 
+def test_a_call_waits_once_for_a_silent_redis_whatever_it_looks_for_first(configuration: Config) -> None:
+    with never_accepting() as url:
+        opened = Store(url, patience_seconds=0.2)
+        store.use(opened)
+
+        with pytest.raises(TransientError, match="did not answer a moment ago"):
+            taskqueue.add(url="/a")
+
+        store.use(None)
+        opened.close()
+
+
 # --- what an application sees -------------------------------------------------------------------
 
 
@@ -344,6 +418,33 @@ def test_a_folder_without_queue_yaml_is_better_than_nothing(test_store: Store, a
     assert queue_directory.upload_if_changed(test_store, machine(app_root, "one", None))
 
     assert set(queue_directory.current().all()) == {"default"}
+
+
+def test_the_first_folder_with_a_queue_yaml_replaces_what_one_without_has_started(
+    test_store: Store, app_root: Path
+) -> None:
+    bare, full = machine(app_root, "bare", None), machine(app_root, "full", MAIL)
+
+    found = [
+        queue_directory.upload_if_missing(test_store, functools.partial(dataclasses.replace, each))
+        for each in (bare, full, full)
+    ]
+
+    assert found == [True, True, False]
+    assert "mail" in queue_directory.current().all()
+
+
+def test_what_an_earlier_release_has_uploaded_is_taken_over_without_its_disabled_queues(
+    test_store: Store, configuration: Config
+) -> None:
+    upload(test_store, ["a-disabled-one", "default", "mail"])
+    upload(test_store, ["default", "mail"])
+
+    queue_directory.take_over(test_store)
+
+    found = deployments.read(test_store)
+    assert found is not None
+    assert set(found.upload.queues) == {"default", "mail"}
 
 
 @pytest.mark.parametrize(
