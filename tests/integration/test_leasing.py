@@ -116,6 +116,19 @@ def test_the_lease_lasts_from_the_wake_up_not_from_the_question(
     with_server_time.close()
 
 
+def test_a_task_whose_id_is_no_text_is_a_dead_letter_at_once(test_store: Store, leasing: Leasing) -> None:
+    redis: Any = test_store.redis
+    redis.hset(b"rq:job:default_\xff", mapping={"status": "queued", "eta": "1", "data": "x"})
+    redis.rpush("rq:queue:default", b"default_\xff")
+    taskqueue.add(url="/work", name="fine")
+
+    granted = leasing.lease(5, 5)
+
+    assert [task.id for task in granted.tasks] == ["default_fine"]
+    assert leased(test_store) == ["default_fine"]
+    assert redis.zrange(store.dead_key("default"), 0, -1) == [b"default_\xff"]
+
+
 def test_a_server_that_does_not_know_the_script_loses_no_task(
     test_store: Store, leasing: Leasing, never: int
 ) -> None:

@@ -177,6 +177,26 @@ def test_a_job_failed_by_another_program_is_found_behind_hundreds_of_dead_letter
     assert scripts.redis.zcard(dead) == 350
 
 
+def test_a_task_in_a_wrong_list_is_found_behind_hundreds_of_others(
+    test_store: Store, clock: StoppedClock
+) -> None:
+    """Each sweep looks at the ends of a list, and at the next hundred of its middle."""
+    scripts = Scripts(test_store, clock)
+    upload(test_store, ["default"], services=["counter"])
+    scripts.add(*(f"default_{number}" for number in range(250)))
+    scripts.add("default_astray")
+    scripts.redis.hset(store.record_key("default_astray"), "target", "counter")
+    scripts.add(*(f"default_{number}" for number in range(250, 500)))
+    maintenance = Maintenance(Broker(test_store), ["default"], clock)
+
+    maintenance.run_due()
+    assert scripts.redis.llen("rq:queue:default.counter") == 0
+    clock.advance(SWEEP_SECONDS)
+    maintenance.run_due()
+
+    assert scripts.redis.lrange("rq:queue:default.counter", 0, -1) == [b"default_astray"]
+
+
 def test_one_sweep_gives_back_all_that_was_leased_while_the_queue_was_a_pull_queue(
     test_store: Store, clock: StoppedClock
 ) -> None:
@@ -341,6 +361,25 @@ def test_shortening_leaves_shorter_leases_alone(test_store: Store, clock: Stoppe
     assert Broker(test_store).shorten_leases(["default", "other"], clock.now() + LEASE_SECONDS + 1) == 0
 
     assert scripts.redis.zrange("rq:wip:default", 0, -1, withscores=True) == before
+
+
+def test_the_leases_of_one_worker_are_held_longer_and_those_of_others_are_not(
+    test_store: Store, clock: StoppedClock
+) -> None:
+    scripts = Scripts(test_store, clock)
+    scripts.add("default_a", "default_b", "other_c")
+    [(_, own)] = scripts.lease(wanted=1, token="one")
+    [(_, others)] = scripts.lease(wanted=1, token="two")
+    [(_, second)] = scripts.lease("other", token="one")
+    ends_at = scripts.expires_at("default_b", others)
+
+    Broker(test_store).hold("one", ["default", "other"], 60.0)
+
+    assert scripts.expires_at("default_a", own) == pytest.approx(clock.now() + 60)
+    assert scripts.expires_at("other_c", second) == pytest.approx(clock.now() + 60)
+    assert scripts.expires_at("default_b", others) == ends_at
+    Broker(test_store).hold("one", ["default"], 30.0)
+    assert scripts.expires_at("default_a", own) == pytest.approx(clock.now() + 60), "it ends later"
 
 
 def test_a_new_worker_rescues_nothing_until_the_others_may_have_noticed_a_jump(

@@ -72,6 +72,15 @@ def test_without_a_foreign_worker_no_record_is_read(orphans: Orphans, test_store
     assert [orphans.restore(QUEUES) for _ in range(3)] == [[], [], []]
 
 
+def test_a_task_that_is_to_run_now_is_no_orphan(orphans: Orphans, test_store: store.Store) -> None:
+    register(test_store, "9f0b6e5f")
+    taskqueue.add(url="/work", name="now", countdown=60)
+    taskqueue.Queue().run_now("now")
+
+    assert [orphans.restore(QUEUES) for _ in range(3)] == [[], [], []]
+    assert ready(test_store) == []
+
+
 def test_leased_scheduled_dead_and_waiting_tasks_are_no_orphans(
     orphans: Orphans, test_store: store.Store
 ) -> None:
