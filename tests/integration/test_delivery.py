@@ -246,6 +246,18 @@ def test_a_broken_record_is_a_failure_and_not_the_end_of_a_thread(deadlines: Dea
     assert deliver(deadlines, Handler(), task).status == 500
 
 
+def test_a_record_whose_numbers_are_broken_is_a_failure_and_not_the_end_of_a_thread(
+    deadlines: Deadlines,
+) -> None:
+    task = leased()
+    task.fields[b"failures"] = b"some"
+
+    outcome = deliver(deadlines, Handler(), task)
+
+    assert outcome.status == 500
+    assert "ValueError" in outcome.reason
+
+
 class Chunks:
     """A body that is made while it is read."""
 

@@ -140,6 +140,36 @@ def test_a_failed_attempt_is_kept_with_its_times_and_two_kilobytes_of_its_answer
     }
 
 
+def test_a_failed_attempt_that_reached_no_thread_is_kept_as_one_of_now_that_took_no_time() -> None:
+    broker = NotingBroker()
+    OutcomeRecorder(cast(Broker, broker), queue()).record([Outcome(leased(), None, "no connection")])
+
+    attempt = json.loads(broker.attempts[0])
+
+    assert (attempt["started_at"], attempt["seconds"]) == (broker.now(), 0.0)
+
+
+def test_the_metrics_are_told_how_each_attempt_has_ended() -> None:
+    counted: list[Any] = []
+    recorder = OutcomeRecorder(cast(Broker, NotingBroker()), queue(task_retry_limit=1), count=counted.extend)
+
+    recorder.record(
+        [
+            Outcome(leased(), 200, handler="Done"),
+            Outcome(leased(), 500, handler="Again"),
+            Outcome(leased(failures=1), 500, handler="Never"),
+            Crashed(leased(), None, handler="Ended"),
+        ]
+    )
+
+    assert [(handler, ended) for _, handler, ended, _, _ in counted] == [
+        ("Done", "done"),
+        ("Again", "retried"),
+        ("Never", "dead"),
+        ("Ended", "crashed"),
+    ]
+
+
 def test_the_age_counts_from_the_first_try_and_not_from_the_adding() -> None:
     young = leased(first_try_at=f"{NOW + 90:.6f}")
     assert settled(Outcome(young, 500, "why"), queue(task_age_limit_seconds=20.0)) == [("retry", 0.1, 500)]
