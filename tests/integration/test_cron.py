@@ -519,6 +519,18 @@ def test_a_job_that_is_resumed_during_a_tick_goes_on(
     assert lab.next_at() == "2027-03-02 10:05:00"
 
 
+def test_a_paused_job_that_comes_due_waits_until_it_is_resumed(lab: CronLab) -> None:
+    scheduler = File(job("every day 10:05")).scheduler()
+    lab.tick_at(scheduler, "2027-03-01 10:00:00")
+    pauses.begin(lab.store, "job")
+
+    lab.tick_at(scheduler, "2027-03-01 10:05:00")
+
+    assert (lab.work(), lab.next_at()) == ([], None)
+    model.resume(lab.store, "job", at("2027-03-01 10:06:00"))
+    assert lab.next_at() == "2027-03-02 10:05:00"
+
+
 # --- the request ------------------------------------------------------------------------------
 
 

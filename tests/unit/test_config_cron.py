@@ -1,5 +1,6 @@
 """cron.yaml: what a good file means, and how twenty wrong ones are told of."""
 
+import re
 import textwrap
 from pathlib import Path
 
@@ -89,6 +90,13 @@ def test_a_job_keeps_its_name_when_its_schedule_changes_and_shares_it_with_nobod
     names = [job.name for job in after.cron]
     assert names[1] == before.cron[0].name
     assert len(set(names)) == 3
+
+
+def test_the_name_of_a_job_has_up_to_60_characters_of_its_url(app_root: Path) -> None:
+    """The datastore keeps the job and its runs under this name."""
+    found = load(app_root, f"cron:\n- url: /tasks/{'x' * 100}\n  schedule: every 5 mins\n")
+
+    assert re.fullmatch(r"tasks-x{54}-[0-9a-f]{8}", found.cron[0].name)
 
 
 @pytest.mark.parametrize(

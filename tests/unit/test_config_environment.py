@@ -187,6 +187,8 @@ WRONG = [
     ("DATABASE_URL", "postgresql+psycopg2://h/d", "uses another driver", "postgresql://…"),
     ("SECRET_KEY", "short", "SECRET_KEY ******** has 5 characters; it needs at least 16", None),
     ("LASTACROSS_DEV", "yes", "LASTACROSS_DEV 'yes' must be 0 or 1", "1"),
+    ("LASTACROSS_DEV", "Off", "LASTACROSS_DEV 'Off' must be 0 or 1", "0"),
+    ("LASTACROSS_DEV", "maybe", "LASTACROSS_DEV 'maybe' must be 0 or 1", None),
     ("LASTACROSS_DATA_DIR", "app.yaml", "LASTACROSS_DATA_DIR 'app.yaml' is not a folder", None),
     ("LASTACROSS_DATA_DIR", "a\0b", "is not a folder", None),
     ("LASTACROSS_USER_HEADER", "X Forwarded", "is not the name of a header", None),
