@@ -1,5 +1,6 @@
 """The quilt's pages, asked without a browser and without a worker: input, answers, what is enqueued."""
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 import pytest
 from webtest import TestApp as Client  # under its own name pytest would take it for tests
 
-from lastacross import store, taskqueue
+from lastacross import channel, store, taskqueue
 from lastacross.broker.current import CurrentTask, delivering
+from lastacross.channel import streams
+from lastacross.channel.frames import BEGINNING
 from lastacross.testing import ApplicationUnderTest, DeliveredTask, EnqueuedTask
 from programs.quilt import models
 from programs.quilt import tasks as workers
@@ -58,6 +61,7 @@ def test_a_program_gets_202_with_the_place_to_look_and_the_operation(client: Cli
     assert answer.json["done"] is False
     assert answer.json["metadata"]["state"] == "ready"
     assert answer.json["metadata"]["total_steps"] == 6
+    assert (answer.json["metadata"]["failed"], answer.json["metadata"]["cancelled"]) == (0, 0)
     assert "error" not in answer.json
     assert client.get(answer.headers["Location"], headers=JSON).json["name"] == answer.json["name"]
 
@@ -360,6 +364,38 @@ def test_a_quilt_whose_tasks_were_lost_says_so(client: Client) -> None:
     assert operation["done"] is True
     assert operation["error"]["code"] == 15
     assert "Redis was emptied" in operation["metadata"]["message"]
+    assert operation["metadata"]["failed"] == 0, "nobody knows of any"
+
+
+def test_while_redis_is_unavailable_a_quilt_shows_what_the_datastore_has(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = quilt_id(start(client, rows=3, columns=3))
+    workers.fill_quilt(name)
+    workers.send_color(0, 0, name)
+    away = store.Store("redis://127.0.0.1:1/0")
+    monkeypatch.setattr(store, "current", lambda: away)
+
+    metadata = client.get(f"/quilt/{name}.json").json["metadata"]
+
+    assert (metadata["state"], metadata["step"], metadata["failed"]) == ("running", 1, 0)
+
+
+def test_a_square_is_sent_to_those_who_watch_its_quilt(client: Client) -> None:
+    name, other = (quilt_id(start(client, rows=3, columns=3)) for _ in range(2))
+
+    workers.send_color(0, 2, name)
+
+    [color] = [square[2] for square in models.squares_after(name, 0)]
+    [message] = streams.page_after(name, BEGINNING)
+    [line] = [line for line in message.frame.splitlines() if line.startswith(b"data: ")]
+    assert json.loads(line.removeprefix(b"data: ")) == {
+        "row": 0,
+        "column": 2,
+        "color": color,
+        "position": 1,
+    }
+    assert channel.last_id(other) == "0-0"
 
 
 def test_the_front_page_shows_live_numbers(client: Client) -> None:

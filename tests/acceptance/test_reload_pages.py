@@ -238,6 +238,7 @@ def test_a_key_that_is_there_adds_nothing_and_is_named_at_the_field(client: Clie
     [
         ("", "it is empty"),
         ("a b/c", "not “b/c”"),
+        ("a b/c d/e", "not “b/c”"),
         (".hidden", "beginning with a letter or digit"),
         ("x" * 101, "at most 100"),
         ("a b a", "a occurs twice"),
@@ -879,6 +880,24 @@ def test_a_run_that_was_never_loaded_says_so(client: Client, hands: Hands, fetch
     found = operation(client, run_id)
     assert (found["done"], found["metadata"]["state"]) == (True, "failed")
     assert "It gave up: not all of its tasks were added within 15 minutes" in found["error"]["message"]
+
+
+def test_a_run_that_was_loaded_in_part_and_never_further_is_lost(
+    client: Client, hands: Hands, fetched: Fetched
+) -> None:
+    """Its batch is there, but nothing is going to fill it."""
+    add_accounts(client, "anna", "bob")
+    run_id = load_by_hand(client, hands)
+    with datastore.session() as session:
+        session.execute(update(ReloadRun).where(ReloadRun.id == run_id).values(loaded_at=None))
+    assert operation(client, run_id)["done"] is False
+
+    make_older(run_id, 1000)
+
+    assert "It gave up: not all of its tasks were added" in operation(client, run_id)["error"]["message"]
+    run = reloading.find(run_id)
+    assert run is not None
+    assert run.lost_at is not None
 
 
 def test_a_run_whose_last_task_was_deleted_ends_when_somebody_looks(

@@ -270,6 +270,16 @@ def test_a_text_counts_for_each_row_that_repeats_it(name: str) -> None:
     assert more >= 3 * 100
 
 
+@pytest.mark.parametrize("name", ["account", "uid"])
+def test_a_key_counts_for_its_row_and_its_index_and_not_many_times_over(name: str) -> None:
+    short, long = ({**GIVEN, name: "x" * length} for length in (1, 51))
+
+    more = error_limits.size_of(error_fields.parse(long)) - error_limits.size_of(error_fields.parse(short))
+
+    # A report counts twice, for pages that are half full; an account is in its group and notification, too.
+    assert more == {"uid": 2 * 2, "account": 2 * 2 + 2 * 2 + 2}[name] * 50
+
+
 @pytest.mark.usefixtures("tables")
 def test_reports_take_up_bytes_until_they_are_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(error_limits.MAX_BYTES, "1000000")
