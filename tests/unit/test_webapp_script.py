@@ -1,13 +1,17 @@
-"""How app.yaml's `script:` finds the application's code."""
+"""How app.yaml's `script:` finds the application's code, and what becomes of its answers."""
 
+import signal
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from lastacross import webapp
 from lastacross.errors import ConfigError
+from lastacross.webapp.environ import Body, Environ, Start, Wsgi
+from lastacross.webapp.script import contained
 from tests.support.modules import own_modules
 
 
@@ -70,3 +74,38 @@ def test_a_module_of_another_application_does_not_stand_in(root: Path) -> None:
     webapp.load_script("shared_name.app", root / "one")
     with pytest.raises(ConfigError, match=r"was imported from .*one"):
         webapp.load_script("shared_name.app", root / "two")
+
+
+# --- its answers --------------------------------------------------------------------------------
+
+
+def answered(application: Wsgi) -> Body:
+    """The body of a response, as the server gets it."""
+    return contained(application)({}, lambda status, headers, exc_info=None, /: lambda chunk: None)
+
+
+def test_a_body_that_is_made_while_it_is_sent_is_closed_after_it() -> None:
+    closed = []
+
+    class Chunks:
+        def __iter__(self) -> Iterator[bytes]:
+            yield from (b"one", b"two")
+
+        def close(self) -> None:
+            closed.append(self)
+
+    chunks = Chunks()
+    body = answered(lambda environ, start_response: chunks)
+
+    assert (list(body), closed) == ([b"one", b"two"], [])
+    body.close()  # type: ignore[attr-defined]
+    assert closed == [chunks]
+
+
+def test_a_body_that_wants_a_signal_while_it_is_sent_is_told_why_it_gets_none() -> None:
+    def serve(environ: Environ, start_response: Start) -> Body:
+        yield b"one"
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+    with ThreadPoolExecutor(1) as runner, pytest.raises(ValueError, match="set_shutdown_hook"):
+        runner.submit(lambda: list(answered(serve))).result()
