@@ -35,6 +35,8 @@ from lastacross.store import (
     tombstone_key,
 )
 
+PULL_CHUNK = 1000
+
 _FIELDS = (
     "status",
     "description",
@@ -312,12 +314,30 @@ class Listing:
             names = self._redis.zrange(
                 pull_leased_key(queue), f"({now:.6f}", "+inf", byscore=True, offset=0, num=limit
             )
-        elif state in ("ready", "scheduled"):
-            bounds = ("-inf", f"{now:.6f}") if state == "ready" else (f"({now:.6f}", "+inf")
-            names = self._redis.zrange(PULL_PREFIX + queue, *bounds, byscore=True, offset=0, num=limit)
+        elif state == "ready":
+            names = self._redis.zrange(
+                PULL_PREFIX + queue, "-inf", f"{now:.6f}", byscore=True, offset=0, num=limit
+            )
+        elif state == "scheduled":
+            names = self._pull_names_ahead(queue, now, limit)
         else:
             names = []
         return [task_id(queue, text_of(name)) for name in names]
+
+    def _pull_names_ahead(self, queue: str, now: float, limit: int) -> list[bytes]:
+        """The names of the pull tasks to come, without leased ones, whose eta is the end of their lease."""
+        found: list[bytes] = []
+        first = 0
+        while len(found) < limit:
+            names = self._redis.zrange(
+                PULL_PREFIX + queue, f"({now:.6f}", "+inf", byscore=True, offset=first, num=PULL_CHUNK
+            )
+            if not names:
+                break
+            first += len(names)
+            ends = self._redis.zmscore(pull_leased_key(queue), names)
+            found += [name for name, end in zip(names, ends, strict=True) if end is None or end <= now]
+        return found[:limit]
 
     def _ready_lists(self, queue: str) -> list[str]:
         own = ready_key(queue)

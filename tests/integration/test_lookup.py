@@ -117,6 +117,18 @@ def test_pull_tasks_are_listed_by_what_their_eta_says(pulled: Listing, name: str
     assert names(pulled, PULLED, name) == [name[0]]
 
 
+def test_leased_pull_tasks_take_no_room_from_those_that_lie_ahead(scripts: Scripts) -> None:
+    pull = PullScripts(scripts)
+    pull.add(*(f"l{number}" for number in range(1200)), at=-1)
+    assert len(pull.lease(seconds=30, most=1000)) + len(pull.lease(seconds=30, most=1000)) == 1200
+    pull.add("s1", "s2", at=60)
+
+    found = Listing(scripts.store)
+
+    assert names(found, PULLED, "scheduled", limit=1) == ["s1"]
+    assert names(found, PULLED, "scheduled", limit=1000) == ["s1", "s2"]
+
+
 def test_the_attempts_of_a_pull_task_are_its_leases_and_those_of_others_what_has_ended(
     scripts: Scripts, full: Listing, pulled: Listing
 ) -> None:
@@ -139,6 +151,16 @@ def test_a_key_of_the_wrong_type_counts_as_empty(scripts: Scripts, full: Listing
     counted = full.count(["default"])["default"]
 
     assert (counted["ready"], counted["dead"]) == (1, 0)
+
+
+@pytest.mark.parametrize("text", ["{no json", "7", "[7]", "[" * 100_000], ids=range(4))
+def test_headers_that_cannot_be_read_are_shown_as_they_are(scripts: Scripts, text: str) -> None:
+    scripts.add("default_a", description="POST /a", headers=text)
+
+    shown = Listing(scripts.store).find("default", "a")
+
+    assert shown is not None
+    assert (shown.headers, shown.fields["headers"]) == ((), text)
 
 
 def test_a_tombstone_says_until_when_its_name_is_refused(scripts: Scripts) -> None:
