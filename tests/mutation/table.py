@@ -60,7 +60,9 @@ PARTS = (
         "lua/test_upload_queues.py lua/test_read_statistics.py lua/test_reroute_tasks.py "
         "lua/test_add_task.py lua/test_register_service.py lua/test_retry_task.py "
         "integration/test_control.py integration/test_maintenance.py integration/test_queue.py "
-        "integration/test_rq_tools.py integration/test_batch.py",
+        "integration/test_rq_tools.py integration/test_batch.py "
+        "integration/test_events.py::test_the_steps_of_a_task_that_succeeds "
+        "integration/test_watchdog.py::test_a_killed_process_counts_a_crash_and_a_silent_one_does_not",
     ),
     Part(
         "broker",
@@ -82,7 +84,13 @@ PARTS = (
         "integration/test_lookup.py integration/test_control.py integration/test_statistics.py "
         "integration/test_queue.py integration/test_pull_queue.py",
     ),
-    Part("broker", "lastacross/broker/", "pull", "integration/test_pull_queue.py"),
+    Part(
+        "broker",
+        "lastacross/broker/",
+        "pull",
+        "integration/test_pull_queue.py integration/test_damaged_state.py::"
+        "test_a_damaged_pull_task_is_leased_or_dead_and_the_one_behind_it_leased",
+    ),
     Part(
         "broker",
         "lastacross/broker/",
@@ -111,7 +119,8 @@ PARTS = (
         "lastacross/worker/",
         "maintenance runners",
         "integration/test_started.py integration/test_orphans.py integration/test_maintenance.py "
-        "integration/test_runners.py",
+        "integration/test_runners.py "
+        "integration/test_tracing.py::test_a_task_with_two_retries_is_one_trace_of_linked_siblings",
     ),
     Part("worker", "lastacross/worker/", "remote", "integration/test_remote_delivery.py"),
     # --- cron
@@ -148,6 +157,7 @@ PARTS = (
         "webapp",
         "lastacross/webapp/",
         "boundary environ script stack webapp2_compat body_limit access_log security_headers login",
+        "unit/test_webapp_script.py "
         "unit/test_webapp_hosts.py unit/test_webapp_routes.py unit/test_webapp_security_headers.py "
         "unit/test_webapp_body_limit.py unit/test_webapp_forms.py unit/test_webapp_login.py "
         "unit/test_webapp_stack.py unit/test_webapp_handlers.py unit/test_webapp_deliveries.py",
@@ -166,7 +176,9 @@ PARTS = (
         "programs/",
         "quilt/models quilt/pages quilt/tasks shared/starting shared/queued shared/progress",
         "unit/test_progress_words.py acceptance/test_quilt_pages.py acceptance/test_starting.py "
-        "integration/test_painting.py unit/test_queued_calls.py",
+        "integration/test_painting.py unit/test_queued_calls.py "
+        "integration/test_pruning.py::"
+        "test_there_is_room_for_6_million_squares_80_million_numbers_and_2_million_results",
     ),
     Part(
         "programs",
@@ -179,8 +191,7 @@ PARTS = (
         "programs",
         "programs/shared/",
         "forms",
-        f"{SCHEMA} integration/test_grouping.py integration/test_error_steps.py "
-        "acceptance/test_error_collector.py",
+        "acceptance/test_quilt_pages.py acceptance/test_count_pages.py",
     ),
     Part(
         "programs",
