@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any
 
+from pydantic import Field
+
 from lastacross.config import handlers, includes
 from lastacross.config.diagnostics import UnusableError, likely, shown
 from lastacross.config.document import Count, Document, Entry, Path_, one_of, parsed
@@ -84,6 +86,30 @@ SCALING_ENTRIES: dict[ScalingMode, type[ScalingEntry]] = {
 }
 
 
+def check_security_header(text: str) -> str | None:
+    """Check a security header's value; ``off`` becomes None, which omits the header."""
+    if text.lower() in ("off", "false", "no"):
+        return None
+    if not text.strip() or not text.isprintable() or not text.isascii():
+        raise UnusableError("must be a header's value in printable ASCII, or off")
+    return text.strip()
+
+
+SecurityHeader = Annotated[str | None, parsed(check_security_header)]
+
+
+class SecurityHeadersEntry(Entry):
+    """``security_headers``: how the application's responses differ from the usual security headers."""
+
+    WHAT = "security_headers"
+
+    content_security_policy: SecurityHeader = Field(None, alias="Content-Security-Policy")
+    x_content_type_options: SecurityHeader = Field(None, alias="X-Content-Type-Options")
+    referrer_policy: SecurityHeader = Field(None, alias="Referrer-Policy")
+    cross_origin_opener_policy: SecurityHeader = Field(None, alias="Cross-Origin-Opener-Policy")
+    strict_transport_security: SecurityHeader = Field(None, alias="Strict-Transport-Security")
+
+
 class IncludedEntry(Entry):
     """The supported keys at the top level of an included file."""
 
@@ -109,6 +135,7 @@ class FileEntry(IncludedEntry):
     default_expiration: Annotated[int, parsed(parse_expiration)] | None = None
     error_handlers: Any = None
     inbound_services: list[str] | None = None
+    security_headers: SecurityHeadersEntry | None = None
 
 
 def read(document: Document, included: Sequence[Document] = ()) -> AppConfig:
@@ -133,7 +160,13 @@ def read(document: Document, included: Sequence[Document] = ()) -> AppConfig:
         inbound_services=_inbound_services(top.inbound_services or [], document),
         skip_files=_skip_files(document, included),
         included=tuple(one.name for one in included),
+        security_headers=_security_headers(top.security_headers),
     )
+
+
+def _security_headers(entry: SecurityHeadersEntry | None) -> MappingProxyType[str, str | None]:
+    given = {} if entry is None else entry.model_dump(by_alias=True, exclude_unset=True)
+    return MappingProxyType(given)
 
 
 def _without_known_keys(document: Document) -> dict[str, Any]:

@@ -341,7 +341,7 @@ class LongRunningTaskHandler(Hooks):
             self._refuse(status, message)
         else:
             values = {"is_expired": status == 410, "message": message, "start_url": self.request.path}
-            self.render("longtask/missing.html", status=status, **values)
+            self.render_engine_page("longtask/missing.html", status=status, **values)
 
     def _refuse(self, status: int, message: str) -> None:
         if self.wants_json():

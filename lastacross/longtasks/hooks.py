@@ -85,11 +85,11 @@ class Hooks(RequestHandler):
 
     def render_status(self, view: View) -> None:
         """Answer with the page that is shown while there is no result."""
-        self.render("longtask/status.html", view=view)
+        self.render_engine_page("longtask/status.html", view=view)
 
     def render_result(self, view: View, parameters: Parameters, result: Any) -> None:
         """Answer with a done task's page."""
-        self.render("longtask/result.html", view=view)
+        self.render_engine_page("longtask/result.html", view=view)
 
     def render_form(self) -> None:
         """Answer with a form for the parameters, if ``needs_parameters`` requires one."""

@@ -18,5 +18,5 @@ class ListHandler(RequestHandler):
         if self.wants_json():
             self.render_json({"longtasks": [operation.of(view, has_result=False) for view in views]})
         else:
-            self.render("longtask/list.html", views=views)
+            self.render_engine_page("longtask/list.html", views=views)
         self.response.vary = "Accept, Cookie"

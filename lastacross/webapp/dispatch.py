@@ -16,6 +16,7 @@ from lastacross.errors import ConfigError
 from lastacross.webapp import boundary, login
 from lastacross.webapp.environ import (
     HAS_UNDECLARED_PROXY,
+    IS_APPLICATION,
     IS_OUTSIDE,
     TASK,
     Body,
@@ -130,6 +131,7 @@ class Dispatcher:
         # Look for the file only now, so that visitors without access cannot learn which files exist.
         if target.serve is _nothing:
             return self._refuse(environ, start_response, Refusal(404))
+        environ[IS_APPLICATION] = target.handler is not None
         return target.serve(environ, start_response)
 
     def _find(self, path: str, who: login.Visitor) -> _Target | None:

@@ -13,6 +13,7 @@ from lastacross.config import Config
 from lastacross.errors import ConfigError
 from lastacross.webapp import templating
 from lastacross.webapp.environ import (
+    IS_APPLICATION,
     Body,
     Environ,
     Headers,
@@ -90,6 +91,7 @@ class ErrorPages:
 
     def refuse(self, environ: Environ, start_response: Start, refusal: Refusal) -> Body:
         """Answer with an error page."""
+        environ[IS_APPLICATION] = False  # unless it is the application's own page
         body, content_type = self._page(environ, refusal)
         answer = plain(start_response, refusal.status, body, content_type, refusal.headers)
         return [] if environ.get("REQUEST_METHOD") == "HEAD" else answer
@@ -107,6 +109,7 @@ class ErrorPages:
             return f"{status} {phrase}: {message}\n".encode(), "text/plain; charset=utf-8"
         file = self._files.get(ERROR_CODES.get(status, ""), self._files.get("default"))
         if file is not None and status >= 500:
+            environ[IS_APPLICATION] = True
             return file.body, file.content_type
         values = {"status": status, "title": phrase, "message": message, "request_id": request_id}
         try:

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 import webapp2
 
 from lastacross import config
-from lastacross.webapp import login, templating
+from lastacross.webapp import login, security_headers, templating
 from lastacross.webapp.environ import is_internal, wants_json
 
 CONSOLE = "/_ah/admin/"
@@ -68,6 +68,16 @@ class RequestHandler(webapp2.RequestHandler):  # type: ignore[misc]
         self.response.content_type = "text/html"
         self.response.charset = "utf-8"
         self.response.text = page.render({"console": self.console_links(), **values})
+
+    def render_engine_page(self, template: str, *, status: int = 200, **values: Any) -> None:
+        """Answer with a page of the engine's, which gets the strict Content-Security-Policy.
+
+        A policy that the handler has set stays, and so does one of app.yaml's ``security_headers``.
+        """
+        policy = security_headers.policy_of_engine_page(config.current().app.security_headers)
+        if policy is not None:
+            self.response.headers.setdefault(security_headers.POLICY, policy)
+        self.render(template, status=status, **values)
 
     def console_links(self) -> list[tuple[str, str]]:
         """The text and path of each link to the operator's pages; empty for those who may not open them."""

@@ -1,8 +1,28 @@
-"""Adds security headers, which restrict what a page may do, to every response including errors."""
+"""Adds security headers, which restrict what a page may do, to every response including errors.
 
+The engine's own pages always have the strict Content-Security-Policy. A response of app.yaml's handlers has
+none, because only its author knows the page's scripts: ``security_headers`` in app.yaml sets one. It also
+changes or removes the other headers of these responses.
+"""
+
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from lastacross.webapp.environ import Body, Environ, Headers, Start, Wsgi, intercept, is_https
+from lastacross.webapp.environ import (
+    IS_APPLICATION,
+    Body,
+    Environ,
+    Headers,
+    Layer,
+    Start,
+    Wsgi,
+    intercept,
+    is_https,
+)
+
+POLICY = "Content-Security-Policy"
+STRICT = "strict"
+"""In app.yaml, the name of CONTENT_SECURITY_POLICY."""
 
 CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -13,32 +33,53 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "object-src 'none'",
     )
 )
-# The defaults for headers that a response does not set. Referrer-Policy is not no-referrer, which would turn
-# the Origin of a page's own POST into `null`. Over plain HTTP, Origin is the only header that
-# check_cross_site can use. The value same-origin reveals no more than no-referrer to other sites.
+# The headers of the engine's own responses, unless the response sets them. Referrer-Policy is not
+# no-referrer, which would turn the Origin of a page's own POST into `null`. Over plain HTTP, Origin is the
+# only header that check_cross_site can use. The value same-origin reveals no more than that to other sites.
 DEFAULTS = (
-    ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
+    (POLICY, CONTENT_SECURITY_POLICY),
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "same-origin"),
     ("Cross-Origin-Opener-Policy", "same-origin"),
 )
 STRICT_TRANSPORT_SECURITY = ("Strict-Transport-Security", "max-age=31536000")
+NO_CHANGES: Mapping[str, str | None] = {}
 # Headers that reveal versions to an attacker.
 DROPPED = frozenset({"server", "x-powered-by", "x-aspnet-version", "x-generator"})
 
 
-def layer(application: Wsgi) -> Wsgi:
-    """Add the security headers to each response, and fix its cookies and redirects."""
+def layer(changes: Mapping[str, str | None]) -> Layer:
+    """Add the security headers to each response, and fix its cookies and redirects.
 
-    def secured(environ: Environ, start_response: Start) -> Body:
-        return application(
-            environ, intercept(start_response, lambda _status, headers: secure(headers, environ))
-        )
+    Args:
+        changes: app.yaml's ``security_headers``, which map a header's name to its value, or None to omit it.
+    """
 
-    return secured
+    def secured_by(application: Wsgi) -> Wsgi:
+        def secured(environ: Environ, start_response: Start) -> Body:
+            return application(
+                environ, intercept(start_response, lambda _status, headers: secure(headers, environ, changes))
+            )
+
+        return secured
+
+    return secured_by
 
 
-def secure(headers: Headers, environ: Environ) -> Headers:
+def policy_of_engine_page(changes: Mapping[str, str | None]) -> str | None:
+    """The Content-Security-Policy of an engine's page inside the application, such as a long task's page.
+
+    Args:
+        changes: as for ``layer``. Without a policy of the application, the strict one applies.
+    """
+    return _policy(changes.get(POLICY, STRICT))
+
+
+def _policy(given: str | None) -> str | None:
+    return CONTENT_SECURITY_POLICY if given == STRICT else given
+
+
+def secure(headers: Headers, environ: Environ, changes: Mapping[str, str | None] = NO_CHANGES) -> Headers:
     """A response's headers plus ours; policies that the response already has stay unchanged."""
     https = is_https(environ)
     kept = [
@@ -47,8 +88,18 @@ def secure(headers: Headers, environ: Environ) -> Headers:
         if name.lower() not in DROPPED
     ]
     given = {name.lower() for name, _ in kept}
-    wanted = [*DEFAULTS, STRICT_TRANSPORT_SECURITY] if https else DEFAULTS
-    return kept + [(name, value) for name, value in wanted if name.lower() not in given]
+    wanted = _wanted(bool(environ.get(IS_APPLICATION)), https, changes)
+    return kept + [(name, value) for name, value in wanted.items() if value and name.lower() not in given]
+
+
+def _wanted(is_application: bool, https: bool, changes: Mapping[str, str | None]) -> dict[str, str | None]:
+    wanted: dict[str, str | None] = dict(DEFAULTS)
+    if is_application:
+        wanted |= {**changes, POLICY: _policy(changes.get(POLICY))}
+    # A browser applies this header to the whole host, whichever page has sent it.
+    name, usual = STRICT_TRANSPORT_SECURITY
+    wanted[name] = changes.get(name, usual) if https else None
+    return wanted
 
 
 def cookie(value: str, https: bool) -> str:

@@ -52,7 +52,7 @@ def outside(config: Config, application: Scripts, builtins: Mapping[str, Wsgi]) 
         proxies.layer(settings.trusted_proxies, settings.user_header),
         access_log.give_request_id,
         access_log.log_answers(),
-        security_headers.layer,
+        security_headers.layer(config.app.security_headers),
         failures.layer(refuse),
         proxies.refuse_unclear(refuse),
         request_limits.check_headers(refuse),

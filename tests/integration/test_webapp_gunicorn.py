@@ -13,6 +13,12 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
+APP_YAML = """\
+security_headers: {Content-Security-Policy: strict}
+handlers:
+- url: /.*
+  script: main.app
+"""
 MAIN = """
 import webapp2
 from lastacross import webapp
@@ -116,7 +122,7 @@ def statuses(answer: bytes) -> list[int]:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server for the tests of this file."""
     root = tmp_path_factory.mktemp("app")
-    (root / "app.yaml").write_text("handlers:\n- url: /.*\n  script: main.app\n")
+    (root / "app.yaml").write_text(APP_YAML)
     (root / "main.py").write_text(MAIN)
     (root / "serve.py").write_text(SERVE)
     running = Server(root)

@@ -154,6 +154,9 @@ WRONG_APP_FILES = [
     ("error_handlers:\n- file: .\n" + H, "2:9", "file '.' is not a regular file", None),
     ("error_handlers:\n- file: app.yaml/x\n" + H, "2:9", "cannot be read: Not a directory", None),
     ("error_handlers:\n- file: a\n  error_code: timout\n" + H, "3:15", "error_code 'timout'", "timeout"),
+    ("security_headers:\n  Referer-Policy: off\n" + H, "2:3", "no key 'Referer-Policy'", "Referrer-Policy"),
+    ("security_headers:\n  Referrer-Policy: ä\n" + H, "2:20", "must be a header's value in printable", None),
+    ("security_headers: off\n" + H, "1:19", "security_headers 'off' must be a mapping", None),
     ("", "1:1", "Empty app configuration", None),
 ]
 

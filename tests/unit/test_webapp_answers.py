@@ -49,6 +49,8 @@ def test_a_page_of_app_yaml_replaces_ours_for_failures(tmp_path: Path) -> None:
         assert (busy.status_int, busy.text, busy.content_type) == (503, "Busy", "text/plain")
         assert "Retry-After" in busy.headers
         assert (site.get("/slow").status_int, site.get("/slow").text) == (504, "<h1>Oops")
+        assert "Content-Security-Policy" not in site.get("/slow").headers
+        assert "Content-Security-Policy" in site.get("/nowhere").headers
         assert "Oops" not in site.get("/nowhere").text
         assert site.get("/broken", HTTP_ACCEPT="application/json").json["error"]["code"] == 500
 

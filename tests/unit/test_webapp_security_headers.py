@@ -17,6 +17,14 @@ def test_a_policy_of_the_application_stays() -> None:
     assert headers["Referrer-Policy"] == "same-origin"
 
 
+def test_a_long_task_page_is_strict_unless_app_yaml_sets_a_policy() -> None:
+    strict, name = security_headers.CONTENT_SECURITY_POLICY, security_headers.POLICY
+    assert security_headers.policy_of_engine_page({}) == strict
+    assert security_headers.policy_of_engine_page({name: "strict"}) == strict
+    assert security_headers.policy_of_engine_page({name: "default-src https:"}) == "default-src https:"
+    assert security_headers.policy_of_engine_page({name: None}) is None
+
+
 def test_versions_of_software_are_not_told() -> None:
     """They say which holes to try."""
     given = [("Server", "thing/1.2"), ("Content-Language", "en"), ("X-Powered-By", "thing")]

@@ -11,7 +11,7 @@ import pytest
 from webob import Request
 
 from lastacross import log_context
-from lastacross.webapp import access_log
+from lastacross.webapp import access_log, security_headers
 from lastacross.webapp.environ import Body, Environ, Start
 from tests.support import web
 
@@ -101,15 +101,56 @@ def app(tmp_path: Path) -> Iterator[web.Site]:
         yield site
 
 
-def test_a_page_comes_with_the_security_headers_and_a_request_id(app: web.Site) -> None:
-    """The plain case."""
+def test_an_application_page_gets_the_security_headers_except_a_policy(app: web.Site) -> None:
+    """Only its author knows which scripts it runs."""
     answer = app.get("/echo")
     assert (answer.status_int, answer.json["path"]) == (200, "/echo")
-    policy = answer.headers["Content-Security-Policy"]
-    for rule in ("default-src 'self'", "frame-ancestors 'none'", "base-uri 'none'", "form-action 'self'"):
-        assert rule in policy
-    assert "unsafe" not in policy
+    assert "Content-Security-Policy" not in answer.headers
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Referrer-Policy"] == "same-origin"
+    assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
     assert answer.headers["X-Request-Id"]
+
+
+def test_an_engine_page_gets_the_strict_policy(app: web.Site) -> None:
+    """Whatever the application's pages get."""
+    for path in ("/_ah/health", "/_ah/static/console.js", "/_ah/sign-in"):
+        policy = app.get(path).headers["Content-Security-Policy"]
+        for rule in ("default-src 'self'", "frame-ancestors 'none'", "base-uri 'none'", "form-action 'self'"):
+            assert rule in policy
+        assert "unsafe" not in policy
+
+
+SWITCHES = """
+security_headers:
+  Content-Security-Policy: %s
+  X-Content-Type-Options: off
+  Referrer-Policy: no-referrer
+  Cross-Origin-Opener-Policy: off
+  Strict-Transport-Security: max-age=60
+"""
+
+
+def test_app_yaml_changes_the_headers_of_the_application_alone(tmp_path: Path) -> None:
+    with web.site(tmp_path, MAIN, APP_YAML + SWITCHES % "'default-src https:'") as site:
+        page, own = site.get("/echo"), site.get("/_ah/health")
+        secure = site.get("/echo", **{"wsgi.url_scheme": "https"})
+
+    assert page.headers["Content-Security-Policy"] == "default-src https:"
+    assert page.headers["Referrer-Policy"] == "no-referrer"
+    assert not {"X-Content-Type-Options", "Cross-Origin-Opener-Policy"} & set(page.headers)
+    assert secure.headers["Strict-Transport-Security"] == "max-age=60"
+    assert "frame-ancestors 'none'" in own.headers["Content-Security-Policy"]
+    assert own.headers["X-Content-Type-Options"] == "nosniff"
+    assert own.headers["Referrer-Policy"] == "same-origin"
+    assert own.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+
+
+def test_strict_is_the_policy_of_the_engine_pages(tmp_path: Path) -> None:
+    with web.site(tmp_path, MAIN, APP_YAML + SWITCHES % "strict") as site:
+        policies = {site.get(path).headers["Content-Security-Policy"] for path in ("/echo", "/_ah/health")}
+
+    assert policies == {security_headers.CONTENT_SECURITY_POLICY}
 
 
 @pytest.mark.parametrize(
@@ -121,7 +162,6 @@ def test_a_page_comes_with_the_security_headers_and_a_request_id(app: web.Site) 
         ("/nowhere", 404),
         ("/echo?%ff", 400),
         ("/_ah/queue/default", 403),
-        ("/own", 409),
     ],
 )
 def test_an_error_has_the_security_headers_too(app: web.Site, path: str, status: int) -> None:
