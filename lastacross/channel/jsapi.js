@@ -3,10 +3,13 @@
 //   const channel = new goog.appengine.Channel(token, {last: idOfTheLastMessageThePageShows});
 //   const socket = channel.open({onopen, onmessage, onerror, onclose});   // or set them on socket
 //
-// onopen() is called each time the stream opens, and onmessage({data}) for every message, in order and
-// without gaps. onerror({code, description}) gives the reason when there is no stream. After a 4xx the
-// socket is closed permanently (onclose() follows). After any other error the socket keeps trying, and the
-// page may poll until onopen(). socket.close() ends it.
+// onopen() is called once, when the socket opens, and onmessage({data}) for every message, in order and
+// without gaps. A lost stream is opened again without the page noticing. If the token is refused or has
+// expired, onerror({code, description}) gives the reason, and the socket is over: onclose() follows.
+// socket.close() ends it as well.
+//
+// App Engine did not have these two. onretry({code, description}) gives the reason when there is no stream
+// at the moment, so that the page may poll; onreconnect() says that a lost stream is open again.
 //
 // The browser's EventSource does the work: it reconnects by itself after a disconnect, and sends the server
 // the id of its last message.
@@ -44,6 +47,8 @@
     this.onmessage = handlers.onmessage || null;
     this.onerror = handlers.onerror || null;
     this.onclose = handlers.onclose || null;
+    this.onretry = handlers.onretry || null;
+    this.onreconnect = handlers.onreconnect || null;
     this._token = token;
     this._last = last;
     this._source = null;
@@ -103,8 +108,9 @@
       return;
     }
     this._waitMs = FIRST_WAIT_MS;
+    const isFirst = this.readyState !== Socket.ReadyState.OPEN;
     this.readyState = Socket.ReadyState.OPEN;
-    this._call("onopen");
+    this._call(isFirst ? "onopen" : "onreconnect");
   };
 
   Socket.prototype._received = function (source, event, data) {
@@ -119,7 +125,6 @@
     if (source !== this._source) {
       return;
     }
-    this.readyState = Socket.ReadyState.CONNECTING;
     if (source.readyState === EventSource.CLOSED) {
       // Refused: EventSource neither gives the reason nor retries.
       this._pause();
@@ -144,12 +149,14 @@
     if (this._source || this.readyState === Socket.ReadyState.CLOSED) {
       return;
     }
-    if (status !== 200) {
-      this._call("onerror", { code: status, description: description });
-    }
+    const error = { code: status, description: description };
     if (status >= 400 && status < 500 && status !== 408 && status !== 429) {
+      this._call("onerror", error);
       this.close();
       return;
+    }
+    if (status !== 200) {
+      this._call("onretry", error);
     }
     const asked = Number(retryAfter) * 1000 || 0;
     const waitMs = Math.max(asked, this._waitMs) * (0.75 + Math.random() / 2);

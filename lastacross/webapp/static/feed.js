@@ -66,7 +66,8 @@ export class Feed {
       this.socket = new Channel(this.token).open({
         onopen: () => this.onOpen(),
         onmessage: (message) => this.onMessage(message),
-        onerror: () => this.poll(),
+        onreconnect: () => this.onOpen(),
+        onretry: () => this.poll(),
         onclose: () => this.onClose(),
       });
       this.schedule(() => this.poll(), OPEN_MS);
