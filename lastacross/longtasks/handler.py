@@ -24,7 +24,7 @@ from lastacross.longtasks import (
     starting,
     visitor,
 )
-from lastacross.longtasks.hooks import Hooks
+from lastacross.longtasks.hooks import Hooks, display_of
 from lastacross.longtasks.parameters import Parameters
 from lastacross.longtasks.view import PREVIEW_CHARACTERS, View
 from lastacross.taskqueue import MAX_URL_LENGTH, TaskRetryOptions, current_task
@@ -112,16 +112,19 @@ class LongRunningTaskHandler(Hooks):
             self._refuse(403, FROM_ELSEWHERE)
             return
         with admission.counting_refusals(self):
-            given = self._checked(parameters.read(self.request))
+            given = self._accepted(parameters.read(self.request))
             if self.needs_parameters and not given and self.request.method == "GET":
                 self.render_form()
             else:
                 self._begin(given)
 
-    def _checked(self, given: Parameters) -> Parameters:
+    def _accepted(self, given: Parameters) -> Parameters:
+        """Check the parameters and add the route's arguments, which no field can replace."""
+        of_route = parameters.of_route(self.request)
+        rest = Parameters((name, value) for name, value in given.pairs() if name not in of_route)
         declared = (self.parameters,) if isinstance(self.parameters, str) else self.parameters
-        parameters.check(given, declared, takes_files=self.takes_files)
-        return given
+        parameters.check(rest, declared, takes_files=self.takes_files)
+        return Parameters([*of_route.items(), *rest.pairs()])
 
     def _is_looking_ahead(self) -> bool:
         """Return whether the browser only prefetches this page."""
@@ -232,12 +235,15 @@ class LongRunningTaskHandler(Hooks):
         if not self._is_found() and not self._find():
             return
         view = looking.view_of(self.task, with_token=True)
-        view = dataclasses.replace(view, may_cancel=self._may_cancel())
+        view = dataclasses.replace(view, may_cancel=self._may_cancel(), fields=self._editable(view))
         self.revalidate()
         if view.state != "done":
             if view.error_text and self.is_administrator():
                 view = dataclasses.replace(view, traceback=model.traceback_of(view.id) or "")
-            self.render_status(view)
+            if self._takes_display():
+                self.render_status(display_of(view), self.task)  # type: ignore[arg-type, call-arg]
+            else:
+                self.render_status(view)
             return
         if self._overrides("render_result"):
             given, result = self._given_and_result()
@@ -248,6 +254,15 @@ class LongRunningTaskHandler(Hooks):
             self.render_result(_with_beginning(view), Parameters(), None)
         else:
             self.render_result(_with_text(view, self._result()), Parameters(), None)
+
+    def _editable(self, view: View) -> tuple[tuple[str, str], ...] | None:
+        """Return the fields of the form for another start; the path sets the others."""
+        of_route = parameters.of_route(self.request)
+        return view.fields and tuple(field for field in view.fields if field[0] not in of_route)
+
+    def _takes_display(self) -> bool:
+        """Return whether ``render_status`` has the two parameters of the original work."""
+        return self._overrides("render_status") and _accepts(self.render_status, {}, None)
 
     def _overrides(self, method: str) -> bool:
         return getattr(type(self), method) is not getattr(Hooks, method)
@@ -264,15 +279,9 @@ class LongRunningTaskHandler(Hooks):
         self.revalidate()
         # With webapp2's default type, any text would be an HTML page whose scripts run in our origin.
         self.response.headers["Content-Type"] = "text/plain; charset=utf-8"
-        arguments = (given, result, self.task) if self._takes_task() else (given, result)
+        takes_task = _accepts(self.display_result, {}, None, None)
+        arguments = (given, result, self.task) if takes_task else (given, result)
         self.display_result(*arguments)
-
-    def _takes_task(self) -> bool:
-        try:
-            inspect.signature(self.display_result).bind({}, None, None)
-        except TypeError:
-            return False
-        return True
 
     def _given_and_result(self) -> tuple[Parameters, Any]:
         given, prepared = model.parameters_of(self.task.id)
@@ -313,7 +322,7 @@ class LongRunningTaskHandler(Hooks):
             edited = parameters.read(self.request)
             stored = parameters.load(model.parameters_of(self.task.id)[0], model.bodies_of(self.task.id))
             # An older version of the handler may have accepted these stored parameters.
-            self._begin(self._checked(parameters.edited(stored, edited) if edited else stored))
+            self._begin(self._accepted(parameters.edited(stored, edited) if edited else stored))
 
     # --- responses ------------------------------------------------------------------------
 
@@ -361,6 +370,15 @@ class LongRunningTaskHandler(Hooks):
             self.response.headers["Preference-Applied"] = f"wait={seconds:g}"
         if not view.is_over:
             self.response.headers["Retry-After"] = str(operation.retry_after_seconds(view))
+
+
+def _accepts(method: Callable[..., None], *arguments: object) -> bool:
+    """Return whether the method may be called with so many arguments."""
+    try:
+        inspect.signature(method).bind(*arguments)
+    except TypeError:
+        return False
+    return True
 
 
 def _started_name(task: LongTask) -> str:

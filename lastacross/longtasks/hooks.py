@@ -3,11 +3,17 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import markupsafe
+
 from lastacross.datastore import LongTask
 from lastacross.longtasks import progress, results
 from lastacross.longtasks.parameters import Parameters
 from lastacross.longtasks.view import View
 from lastacross.webapp import BadInputError, RequestHandler
+
+REFRESH_SECONDS = 3
+REFRESH_AFTER_END_SECONDS = 3600
+"""A page of the original work always asks again, even if nothing will change."""
 
 
 class Hooks(RequestHandler):
@@ -32,6 +38,7 @@ class Hooks(RequestHandler):
             None means yes, unless ``display_result`` is overridden.
         result_filename: the file name for saving the result; None derives it from the path.
         result_content_type: the result's content type; None derives it from the file name or the kind.
+        total_steps: the number of steps for reports that do not give one; 0 if unknown.
         task: the current task; not available in ``prepare_task`` and ``render_form``.
     """
 
@@ -51,6 +58,7 @@ class Hooks(RequestHandler):
     shows_result_page: bool | None = None
     result_filename: str | None = None
     result_content_type: str | None = None
+    total_steps: float = 0
 
     task: LongTask
     _reporter: progress.Reporter | None = None
@@ -74,17 +82,27 @@ class Hooks(RequestHandler):
         return None
 
     def display_result(self, parameters: Parameters, result: Any) -> None:
-        """Answer with the result; an override may take the task as a third argument."""
-        kind = self.task.result_kind or ""
-        sent = results.download(kind, self.request.path, self.result_filename, self.result_content_type)
-        body = results.encode(result)[1]
+        """Answer with the result; an override may take the task as a third argument.
+
+        HTML is shown in a sandbox, where it runs no scripts and is not a page of this site.
+        """
+        kind, body = self.task.result_kind or "", results.encode(result)[1]
+        content_type = self.result_content_type
+        if content_type is None and self.result_filename is None and results.is_page(result):
+            content_type = "text/html"
+        sent = results.download(kind, self.request.path, self.result_filename, content_type)
+        if sent.policy is not None:
+            self.response.headers["Content-Security-Policy"] = sent.policy
         self.response.headers["Content-Type"] = sent.content_type
         self.response.headers["Content-Disposition"] = sent.disposition
         self.response.headers["X-Content-Type-Options"] = "nosniff"
         self.response.body = body
 
     def render_status(self, view: View) -> None:
-        """Answer with the page that is shown while there is no result."""
+        """Answer with the page that is shown while there is no result.
+
+        An override may take ``(display, task)`` instead, as in the original work; see ``display_of``.
+        """
         self.render_engine_page("longtask/status.html", view=view)
 
     def render_result(self, view: View, parameters: Parameters, result: Any) -> None:
@@ -101,11 +119,31 @@ class Hooks(RequestHandler):
         Args:
             message: a description of the current activity, truncated to 2,000 characters.
             step: the number of steps done, out of ``total_steps``.
-            total_steps: the total number of steps, or 0 if unknown.
+            total_steps: the total number of steps, or 0 for the handler's ``total_steps``.
 
         Raises:
             TaskStoppedError: this attempt is no longer needed, because the task was cancelled or another
                 attempt is running. Do not catch this BaseException.
         """
         if self._reporter is not None:
-            self._reporter.report(message, step, total_steps)
+            self._reporter.report(message, step, total_steps or self.total_steps)
+
+
+def display_of(view: View) -> dict[str, Any]:
+    """Return the values for a page in the style of the original work, such as ``PAGE % display``.
+
+    Returns:
+        ``info``: the state and the progress as HTML. ``refresh``: the seconds after which the page should
+        ask again. ``statusinfo``: the last report's ``message``, ``step`` and ``total_steps``.
+    """
+    bar = markupsafe.Markup("<p><progress></progress></p>")
+    if view.percent is not None:
+        text = '<p><progress value="{}" max="{}">{} %</progress></p>'
+        bar = markupsafe.Markup(text).format(view.step, view.total_steps, view.percent)
+    told = [view.status, view.message, view.error_text]
+    lines = markupsafe.Markup("<br>").join(text for text in told if text)
+    return {
+        "info": str(lines) if view.is_over else f"{lines}{bar}",
+        "refresh": REFRESH_AFTER_END_SECONDS if view.is_over else REFRESH_SECONDS,
+        "statusinfo": {"message": view.message, "step": view.step, "total_steps": view.total_steps},
+    }

@@ -92,6 +92,17 @@ def read(request: Any) -> Parameters:
     return Parameters((name, value) for name, value in pairs if name is not None and not name.startswith("_"))
 
 
+def of_route(request: Any) -> dict[str, str]:
+    """Return the arguments that webapp2's route has taken from the path, such as 77 in ``/report/77``.
+
+    An argument without a name is called ``arg0``, ``arg1`` … in the order of the path.
+    """
+    named = request.route_kwargs or {f"arg{place}": value for place, value in enumerate(request.route_args)}
+    return {
+        name: str(value) for name, value in named.items() if value is not None and not name.startswith("_")
+    }
+
+
 def _of_body(request: Any) -> list[tuple[str, Any]]:
     kind = request.content_type
     if request.method not in ("POST", "PUT") or not request.content_length:

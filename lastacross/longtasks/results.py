@@ -15,6 +15,22 @@ MAX_BYTES = 32 * 1024 * 1024
 _SHOWN_AS_THEY_ARE = frozenset(
     {"text/plain", "application/json", "image/png", "image/jpeg", "image/gif", "image/webp"}
 )
+# Browsers run code in these types, so they are shown in a sandbox: without scripts, and with an origin of
+# their own instead of ours.
+_SANDBOXED = {"text/html": ".html", "image/svg+xml": ".svg"}
+SANDBOX = "; ".join(
+    (
+        "sandbox",
+        "default-src 'none'",
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data:",
+        "font-src 'self' data:",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+_PAGE = re.compile(r"\s*<(!doctype\s+html|html)\b", re.IGNORECASE)
 _UNKNOWN = "application/octet-stream"
 
 
@@ -58,6 +74,11 @@ def decode(kind: str, body: bytes) -> Any:
     return body.decode() if kind == "text" else json.loads(body)
 
 
+def is_page(result: Any) -> bool:
+    """Return whether the result is the text of a whole HTML page."""
+    return isinstance(result, str) and _PAGE.match(result) is not None
+
+
 @dataclass(frozen=True)
 class Download:
     """The headers with which a result is sent.
@@ -65,14 +86,16 @@ class Download:
     Attributes:
         content_type: the content type, which includes the charset for text.
         disposition: the value of Content-Disposition.
+        policy: the Content-Security-Policy, or None for the page's usual one.
     """
 
     content_type: str
     disposition: str
+    policy: str | None = None
 
 
 def download(kind: str, path: str, filename: str | None, content_type: str | None) -> Download:
-    """Choose the headers for a result of this kind; only harmless text is shown rather than downloaded.
+    """Choose the headers for a result of this kind; only harmless or sandboxed ones are shown.
 
     Args:
         kind: ``text``, ``bytes`` or ``json``.
@@ -85,13 +108,14 @@ def download(kind: str, path: str, filename: str | None, content_type: str | Non
     fallback, ending = usual.get(kind, (_UNKNOWN, ".bin"))
     media_type = (known or fallback).partition(";")[0].strip().lower()
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.rstrip("/").rpartition("/")[2]).strip("-.") or "result"
+    ending = _SANDBOXED.get(media_type, ending)
     # HTML or SVG on our own origin could act on the visitor's behalf.
-    is_shown = filename is None and media_type in _SHOWN_AS_THEY_ARE
+    is_shown = filename is None and (media_type in _SHOWN_AS_THEY_ARE or media_type in _SANDBOXED)
     disposition = _disposition("inline" if is_shown else "attachment", filename or f"{stem}{ending}")
     full = known or fallback
     if (media_type.startswith("text/") or media_type == "application/json") and "charset" not in full:
         full = f"{full}; charset=utf-8"
-    return Download(full, disposition)
+    return Download(full, disposition, SANDBOX if media_type in _SANDBOXED else None)
 
 
 def _disposition(kind: str, filename: str) -> str:

@@ -237,6 +237,69 @@ def test_a_result_asked_for_too_early_is_a_conflict(lab: Lab) -> None:
     assert "no result" in answer.json["error"]["message"]
 
 
+# --- arguments of the route ---------------------------------------------------------------
+
+
+def test_arguments_of_the_route_are_parameters(lab: Lab) -> None:
+    for path in ("/report/77", "/report/5/days/31"):
+        lab.start(path)
+        lab.run()
+
+    assert lab.given == [{"arg0": "77"}, {"month": "5", "day": "31"}]
+
+
+def test_a_field_adds_to_the_arguments_of_the_route_and_never_replaces_one(lab: Lab) -> None:
+    task_id = lab.start("/report/5/days/31", year="2026", day="1")
+    lab.run()
+    assert lab.given == [{"month": "5", "day": "31", "year": "2026"}]
+
+    answer = lab.client.post(
+        f"/report/5/days/31?{JOB}=restart&{ID}={task_id}", {"year": "2027", "month": "6"}, status=303
+    )
+    lab.run()
+    assert lab.given[1] == {"month": "5", "day": "31", "year": "2027"}
+
+    lab.client.post(answer.headers["Location"].replace("query", "restart"), status=303)
+    lab.run()
+    assert lab.given[2] == lab.given[1]
+
+
+def test_a_field_of_another_name_is_still_refused_there(lab: Lab) -> None:
+    answer = lab.client.get("/report/77?arg1=5", headers=JSON, status=400)
+
+    assert answer.json["error"]["field"] == "arg1"
+
+
+# --- handlers of the original work --------------------------------------------------------
+
+
+def test_render_status_may_take_the_display_and_the_task_of_the_original_work(lab: Lab) -> None:
+    pages = []
+
+    def ask() -> str:
+        return str(lab.client.get("/original", {JOB: "query", ID: task_id}, status=200).text)
+
+    def work(handler: Any, given: Any) -> str:
+        handler.log_progress("<b>Reading</b>", step=1)
+        pages.append(ask())
+        raise longtask.UserError("There are no invoices.")
+
+    lab.execute(work)
+    task_id = lab.start("/original")
+    pages.append(ask())
+    lab.run()
+    pages.append(ask())
+
+    waiting, running, failed = pages
+    assert "<p><progress></progress></p></p> 3<p>ready" in waiting
+    # The class says how many steps there are.
+    assert "&lt;b&gt;Reading&lt;/b&gt;" in running
+    assert '<progress value="1" max="4">25 %</progress>' in running
+    assert "3<p>started ['message', 'step', 'total_steps']</p>" in running
+    assert "There are no invoices." in failed
+    assert "<progress" not in failed
+
+
 # --- results ------------------------------------------------------------------------------
 
 
@@ -253,6 +316,37 @@ def test_text_and_json_come_back_as_they_were_returned(lab: Lab, result: Any) ->
     assert (answer.json if not isinstance(result, str) else answer.text) == result
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.content_type in ("text/plain", "application/json")
+
+
+@pytest.mark.parametrize(
+    ("path", "result", "kind"),
+    [
+        ("/told", "<html><body>Done!</body></html>", "text/html"),
+        ("/told", "\n<!DOCTYPE html>\n<title>Done</title>", "text/html"),
+        ("/svg", "<svg xmlns='http://www.w3.org/2000/svg'/>", "image/svg+xml"),
+    ],
+)
+def test_a_page_is_shown_in_a_sandbox(lab: Lab, path: str, result: str, kind: str) -> None:
+    lab.execute(lambda handler, given: result)
+    task_id = lab.start(path)
+    lab.run()
+
+    answer = lab.result(task_id, path)
+    assert (answer.text, answer.content_type) == (result, kind)
+    assert answer.headers["Content-Disposition"].startswith("inline; ")
+    policy = answer.headers["Content-Security-Policy"].split("; ")
+    assert policy[:2] == ["sandbox", "default-src 'none'"]
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_text_and_other_results_have_no_policy_of_their_own(lab: Lab) -> None:
+    for result in ("5 <html>", {"a": "<html>"}, b"<html>"):
+        lab.execute(lambda handler, given, result=result: result)
+        task_id = lab.start()
+        lab.run()
+        answer = lab.result(task_id)
+        assert answer.content_type != "text/html"
+        assert "Content-Security-Policy" not in answer.headers
 
 
 def test_bytes_are_saved_under_the_name_of_their_path(lab: Lab) -> None:

@@ -75,6 +75,25 @@ class Displayed(Told):
         self.response.text = f"{task.key()}: {result} of {parameters.get('a')}"
 
 
+class Routed(Told):
+    parameters = ("year",)
+    needs_parameters = True
+
+
+class Original(Told):
+    """Written for the original work."""
+
+    total_steps = 4
+
+    def render_status(self, display, task):
+        self.response.write("<p>%(info)s</p> %(refresh)d" % display)
+        self.response.write(f"<p>{task.status} {sorted(display['statusinfo'])}</p>")
+
+
+class Svg(Told):
+    result_content_type = "image/svg+xml"
+
+
 class Named(Told):
     result_filename = 'Umsätze "Mai".csv'
 
@@ -110,6 +129,10 @@ app = webapp2.WSGIApplication(
         ("/prepared", Prepared),
         ("/displayed", Displayed),
         ("/named", Named),
+        (r"/report/(\\d+)", Routed),
+        webapp2.Route("/report/<month>/days/<day>", Routed),
+        ("/original", Original),
+        ("/svg", Svg),
         ("/once", Once),
         ("/declared", Declared),
         ("/plain", Plain),
