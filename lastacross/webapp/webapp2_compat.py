@@ -2,8 +2,9 @@
 
 webapp2 3.0.0b1 logs an exception itself and answers with WebOb's bare page. That can be changed through
 webapp2's own table of error handlers, so applications need no changes. Each route that webapp2 tries asks the
-request for its path, and WebOb quotes the path again each time. We read a form that is in memory, such as a
-task's, without WebOb's code for uploaded files.
+request for its path, and WebOb quotes the path anew each time. We read a form
+that is in memory, such as a task's, without WebOb's code for uploaded files. ``webapp2_extras.jinja2`` loads
+two extensions that Jinja2 3.1 has built in and no longer names.
 """
 
 import functools
@@ -19,6 +20,8 @@ from lastacross.webapp.environ import FAILURE, REFUSAL, Refusal, Wsgi, note_miss
 # Our error pages replace the pages of WebOb's exceptions but keep these of their headers.
 KEPT_HEADERS = ("Allow", "Retry-After", "WWW-Authenticate")
 _PARAMS = "lastacross.params"
+_JINJA2 = "webapp2_extras.jinja2"
+_BUILT_IN_EXTENSIONS = ("jinja2.ext.autoescape", "jinja2.ext.with_")
 # The environ key for the encoding of addresses, for applications that do not use UTF-8.
 _ENCODING = "webob.url_encoding"
 
@@ -73,12 +76,21 @@ class _Request(webapp2.Request):  # type: ignore[misc]
 def prepare(application: Wsgi) -> Wsgi:
     """Leave a webapp2 application's errors to our layers unless it handles them itself."""
     if isinstance(application, webapp2.WSGIApplication):
+        _leave_out_built_in_extensions(application.config)
         if application.request_class is webapp2.Request:
             application.request_class = _Request
         for status in sorted(exc.status_map):
             if status >= 400:
                 application.error_handlers.setdefault(status, note_error)
     return application
+
+
+def _leave_out_built_in_extensions(settings: Any) -> None:
+    """Keep ``webapp2_extras.jinja2`` from loading the extensions that Jinja2 3.1 has built in."""
+    given = settings.get(_JINJA2) or {}
+    arguments = given.get("environment_args", {"autoescape": True})
+    wanted = [name for name in arguments.get("extensions", ()) if name not in _BUILT_IN_EXTENSIONS]
+    settings[_JINJA2] = {**given, "environment_args": {**arguments, "extensions": wanted}}
 
 
 def note_error(request: Any, response: Any, error: Exception) -> Any:
