@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from lastacross import taskqueue
 from lastacross.testing import ApplicationUnderTest, DeliveredTask, EnqueuedTask
 from tests.support.errors_as_printed import FILES
 from tests.support.modules import own_modules
-from tests.support.processes import wait_until
 from tests.support.site import Site
 
 pytestmark = pytest.mark.xdist_group("small")
@@ -47,17 +45,27 @@ def report(client: Client) -> Any:
     return client.post("/errors", {"msg": "went wrong"}).json["id"]
 
 
-def test_in_a_test_the_signal_is_sent_at_once(
-    client: Client, inline_tasks: Callable[..., AbstractContextManager[None]]
+@pytest.fixture
+def production(lastacross_app: ApplicationUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The application believes that it is in production."""
+    monkeypatch.setenv("SERVER_SOFTWARE", "Google App Engine/1.0")
+
+
+def test_in_development_the_signal_is_sent_at_once(
+    client: Client, enqueued: Callable[..., list[EnqueuedTask]]
 ) -> None:
-    """What the author wished for: unit tests work, and no buttons are clicked."""
-    with inline_tasks():
-        number = report(client)
+    """As the author wished: unit tests work, and no buttons are clicked."""
+    assert os.environ["SERVER_SOFTWARE"].startswith("Development/")
+
+    number = report(client)
 
     assert client.get(f"/errors/{number}").json == {"signals": 1, "sent": True}
+    assert enqueued() == []
+    assert sys.modules["printed"].created.__module__ == "printed"
 
 
-def test_or_when_the_test_says_so(
+@pytest.mark.usefixtures("production")
+def test_in_production_a_task_sends_it(
     client: Client,
     run_tasks: Callable[..., list[DeliveredTask]],
     assert_enqueued: Callable[..., list[EnqueuedTask]],
@@ -71,6 +79,7 @@ def test_or_when_the_test_says_so(
     assert client.get(f"/errors/{number}").json == {"signals": 1, "sent": True}
 
 
+@pytest.mark.usefixtures("production")
 def test_the_task_may_be_sent_several_times_and_the_signal_is_sent_once(
     client: Client, run_tasks: Callable[..., list[DeliveredTask]]
 ) -> None:
@@ -82,20 +91,7 @@ def test_the_task_may_be_sent_several_times_and_the_signal_is_sent_once(
     assert client.get(f"/errors/{number}").json == {"signals": 1, "sent": True}
 
 
-def test_the_branch_is_for_development_alone(
-    client: Client, enqueued: Callable[..., list[EnqueuedTask]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert os.environ["SERVER_SOFTWARE"].startswith("Development/")
-    monkeypatch.setenv("SERVER_SOFTWARE", "Google App Engine/1.0")
-
-    report(client)
-
-    assert enqueued() == []
-    assert sys.modules["printed"].created.__module__ == "printed"
-
-
 @pytest.mark.slow
-def test_under_dev_a_worker_sends_it(small_site: Site) -> None:
+def test_under_dev_the_web_process_sends_it(small_site: Site) -> None:
     number = small_site.post("/errors", msg="went wrong")["id"]
-    wait_until(lambda: small_site.json(f"/errors/{number}")["sent"], 30, "the signal")
     assert small_site.json(f"/errors/{number}") == {"signals": 1, "sent": True}

@@ -1,10 +1,12 @@
 """The code printed in "Taskqueues in App Engine" (Andy McKay, 2010), run as its author meant it.
 
-Changes to the printed code: the two pieces are in one file. The branch is in a function and indented, because
-the print shows only the middle of one. ``args=[,]`` contains ``error.id``, which the print lost. The names
-that the print does not show are supplied (``SUPPLIED`` below): ``Error`` (a SQLAlchemy model), and minimal
-versions of Django's ``reverse``, ``HttpResponse`` and a signal, with the two handlers that call the
-printed functions. Nothing else is changed: the comments, the names and the line breaks are the author's.
+Changes to the printed code: the two pieces are in one file. The branch is in a function and indented,
+because the print shows only the middle of one. The print lost three things: the call under its first two
+comments, which the text describes ("a way to do it immediately if you are not in production"), the
+``else:`` above the other two, and ``error.id`` in ``args=[,]``. The names that the print does not show are
+supplied (``SUPPLIED`` below): ``Error`` (a SQLAlchemy model), and minimal versions of Django's ``reverse``,
+``HttpResponse`` and a signal, with the two handlers that call the printed functions. Nothing else is
+changed: the comments, the names and the line breaks are the author's.
 """
 
 PRINTED = """\
@@ -16,6 +18,8 @@ def created(error):
     if os.environ.get('SERVER_SOFTWARE', '').startswith('Dev'):
         # send the signal, otherwise we have to clicking buttons
         # to process the queue
+        send_signal(None, error.id)
+    else:
         # enqueue the send notification
         # if development
         taskqueue.add(url=reverse("error-created", args=[error.id,]))
@@ -94,7 +98,8 @@ class Errors(webapp.RequestHandler):
         with datastore.transaction() as t:
             error = supplied.Error(msg=self.request.get("msg"))
             t.session.add(error)
-        printed.created(error)
+        with datastore.transaction():
+            printed.created(error)
         self.render_json({"id": error.id})
 
 
