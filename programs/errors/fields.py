@@ -36,6 +36,10 @@ REQUIRED = {
 PRIORITIES = (1, 10)
 DEFAULT_PRIORITY = 5
 STATUSES = (100, 599)
+NO_STATUS = 0
+"""Stored for an error of Arecibo's clients without a valid status."""
+NO_TYPE = "Error"
+"""Stored for an error of Arecibo's clients without a type."""
 
 # NUL, other control characters and lone surrogates, which would break a database or a page.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
@@ -65,23 +69,62 @@ def parse(given: Mapping[str, Any]) -> Fields:
     Raises:
         FormError: fields are missing or invalid; the message names each of them and what it accepts.
     """
+    texts, mistakes = _texts(given)
+    _check_required(given, texts, mistakes, REQUIRED)
+    numbers = _numbers(texts, mistakes)
+    _check_keys(texts, mistakes)
+    return _fields(texts, numbers)
+
+
+def parse_arecibo(given: Mapping[str, Any]) -> Fields:
+    """Parse the fields that Arecibo's clients send, of which only ``account`` is required.
+
+    As Arecibo did, it ignores a status, priority or timestamp that is invalid. A priority of 0, the usual
+    value there, counts as not given, and one above 10 counts as 10.
+
+    Raises:
+        FormError: the account is missing, a field is a file, or ``account`` or ``uid`` is too long.
+    """
+    texts, mistakes = _texts(given)
+    _check_required(given, texts, mistakes, {"account": REQUIRED["account"]})
+    _check_keys(texts, mistakes)
+    priority = forms.whole_number(texts["priority"]) or 0
+    texts["priority"] = str(min(priority, PRIORITIES[1])) if priority > 0 else ""
+    texts["type"] = texts["type"].strip() or NO_TYPE
+    return _fields(texts, {"status": NO_STATUS} | _numbers(texts, {}))
+
+
+def _texts(given: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the known fields as text, and the mistakes of the others."""
     texts: dict[str, str] = {}
     mistakes: dict[str, str] = {}
     for name in ("account", "uid", "status", "priority", "timestamp", *MAX_LENGTHS):
         try:
             texts[name] = text_of(given.get(name))
         except ValueError as error:
-            mistakes[name] = str(error)
-    for name, takes in REQUIRED.items():
+            texts[name], mistakes[name] = "", str(error)
+    return texts, mistakes
+
+
+def _check_required(
+    given: Mapping[str, Any], texts: Mapping[str, str], mistakes: dict[str, str], required: Mapping[str, str]
+) -> None:
+    for name, takes in required.items():
         if name not in mistakes and not texts[name].strip():
             missing = "it is missing" if given.get(name) is None else "it is empty"
             mistakes[name] = f"{takes}; {missing}."
-    numbers = _numbers(texts, mistakes)
+
+
+def _check_keys(texts: Mapping[str, str], mistakes: dict[str, str]) -> None:
+    """Check the length of the keys, and raise all mistakes that were found."""
     for name in ("account", "uid"):
         if len(texts.get(name, "")) > MAX_KEY_LENGTH:
             mistakes[name] = f"must have at most {MAX_KEY_LENGTH} characters, not {len(texts[name]):,}."
     if mistakes:
         raise forms.FormError(mistakes)
+
+
+def _fields(texts: Mapping[str, str], numbers: Mapping[str, float]) -> Fields:
     return Fields(
         account=texts["account"].strip(),
         uid=texts["uid"].strip() or None,

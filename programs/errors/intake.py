@@ -39,7 +39,7 @@ class IntakeHandler(webapp.RequestHandler):
             self._refuse(413, f"The report exceeds the limit of {MAX_BYTES:,} bytes.")
             return
         try:
-            fields = error_fields.parse(self._given())
+            fields = self.parse(self._given())
         except forms.FormError as error:
             limits.note_refusal(limits.FIELDS)
             self._refuse(400, str(error), field=next(iter(error.mistakes)), fields=error.mistakes)
@@ -57,6 +57,18 @@ class IntakeHandler(webapp.RequestHandler):
         except limits.RefusedError as refused:
             self._refuse_for_now(refused, fields.account)
             return
+        self.confirm(error_id)
+
+    def parse(self, given: Mapping[str, Any]) -> error_fields.Fields:
+        """Check the fields.
+
+        Raises:
+            FormError: fields are missing or invalid.
+        """
+        return error_fields.parse(given)
+
+    def confirm(self, error_id: str) -> None:
+        """Answer that the error is stored."""
         self.response.headers["Location"] = f"/errors/{error_id}"
         self.render_json({"name": f"errors/{error_id}", "done": False, "metadata": {"state": "ready"}}, 202)
 
@@ -92,6 +104,20 @@ class IntakeHandler(webapp.RequestHandler):
 
     def _refuse(self, status: int, message: str, **more: object) -> None:
         self.render_json({"error": {"code": status, "message": message, **more}}, status)
+
+
+class AreciboHandler(IntakeHandler):
+    """``POST /v/1/``, the address of Arecibo, whose clients expect the status 200."""
+
+    def parse(self, given: Mapping[str, Any]) -> error_fields.Fields:
+        """Check the fields; without a ``user_agent``, the request's header is the client's."""
+        user_agent = given.get("user_agent") or self.request.headers.get("User-Agent", "")
+        return error_fields.parse_arecibo({**given, "user_agent": user_agent})
+
+    def confirm(self, error_id: str) -> None:
+        """Answer as Arecibo did."""
+        self.response.headers["Content-Type"] = "text/plain; charset=utf-8"
+        self.response.text = "Error recorded"
 
 
 def _json(body: bytes) -> Mapping[str, Any]:

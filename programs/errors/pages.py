@@ -282,8 +282,10 @@ def error_json(error: ErrorReport) -> dict[str, Any]:
 ERROR = "<error_id:[A-Za-z0-9_-]+>"
 
 ROUTES = [
-    # The endpoint that accepts errors, the list of their groups, and a sample error to try it with.
+    # The endpoints that accept errors, the second one from Arecibo's clients; the list of the groups, and a
+    # sample error to try it with.
     webapp2.Route("/errors", intake.IntakeHandler, methods=["POST"]),
+    webapp2.Route("/v/1/", intake.AreciboHandler, methods=["POST"]),
     webapp2.Route("/errors", ListHandler),
     webapp2.Route("/errors.json", ListHandler),
     webapp2.Route("/errors/sample", SampleHandler, methods=["POST"]),

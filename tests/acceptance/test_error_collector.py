@@ -284,6 +284,57 @@ def _notification() -> ErrorNotification:
         return session.scalars(select(ErrorNotification)).one()
 
 
+# --- Arecibo's clients --------------------------------------------------------------------
+
+
+def only_group(client: Client) -> Any:
+    """The JSON of the only group."""
+    [group] = client.get("/errors", headers=JSON).json["groups"]
+    return client.get(f"/errors/groups/{group['id']}", headers=JSON).json
+
+
+def test_a_client_of_arecibo_posts_as_it_always_did(client: Client, hands: Hands) -> None:
+    """Its content type has a charset in quotes, and it sends only the fields that are set."""
+    body = urllib.parse.urlencode(
+        {"account": "shop", "server": "web1", "timestamp": "Sat, 21 Nov 2026 08:30:00 -0000", "ip": "::1"}
+    )
+    headers = {"Accept": "text/plain", "User-Agent": FIREFOX}
+    kind = 'application/x-www-form-urlencoded; charset="utf-8"'
+
+    answer = client.post("/v/1/", body, content_type=kind, headers=headers, status=200)
+
+    assert (answer.text, answer.content_type) == ("Error recorded", "text/plain")
+    hands.run("errors")
+    [error] = only_group(client)["errors"]
+    assert (error["server"], error["status"], error["type"]) == ("web1", 0, "Error")
+    assert (error["url"], error["msg"], error["priority"]) == ("", "", 5)
+    assert error["timestamp"] == "2026-11-21T08:30:00.000Z"
+    assert error["browser"] == "Firefox 121"
+    assert only_group(client)["status"] == 0
+
+
+@pytest.mark.parametrize(
+    ("priority", "expected"), [("0", 5), ("", 5), ("-1", 5), ("high", 5), ("1", 1), ("10", 10), ("99", 10)]
+)
+def test_a_priority_of_arecibo_is_taken_as_it_was_meant(
+    client: Client, hands: Hands, priority: str, expected: int
+) -> None:
+    client.post("/v/1/", {**GIVEN, "priority": priority, "status": "299x", "timestamp": "soon"}, status=200)
+
+    hands.run("errors")
+    [error] = only_group(client)["errors"]
+    assert (error["priority"], error["status"]) == (expected, 0)
+
+
+def test_arecibos_address_takes_posts_of_other_sites_and_nothing_without_an_account(client: Client) -> None:
+    from_elsewhere = {"Origin": "https://shop.example", "Sec-Fetch-Site": "cross-site"}
+    client.post("/v/1/", GIVEN, headers=from_elsewhere, status=200)
+
+    error = client.post("/v/1/", {"msg": "x", "uid": "u" * 101}, status=400).json["error"]
+    assert list(error["fields"]) == ["account", "uid"]
+    client.get("/v/1/", status=405)
+
+
 # --- bad input ----------------------------------------------------------------------------
 
 
