@@ -8,9 +8,6 @@ _MICROSECONDS = 1_000_000
 class StoppedClock:
     """Implements both clocks of ``lastacross.clock.Clock`` and moves them together.
 
-    Each reading of the time of day is a microsecond later than the previous one, to preserve the order in
-    which tasks are added.
-
     Args:
         now: the time in seconds since the epoch, or None for this machine's time.
     """
@@ -20,7 +17,6 @@ class StoppedClock:
 
     def now(self) -> float:
         """The time in seconds since the epoch."""
-        self._microseconds += 1
         return self._microseconds / _MICROSECONDS
 
     def monotonic(self) -> float:

@@ -16,16 +16,30 @@ WAIT_SECONDS = 5.0
 _ADDING = frozenset(
     {"add_task", "add_tasks", "add_members", "seal_batch", "cancel_batch", "retry_dead", "run_task"}
 )
+# These scripts give tasks a time, by which they are served in order.
+_TIMING = _ADDING | {"add_pull_tasks", "lease_pull_tasks", "modify_pull_lease", "retry_task", "crash_task"}
+_MICROSECOND = 1e-6
 
 
 class WatchedStore(Store):
-    """A store that calls ``on_add``, unless it is None, after tasks have been added."""
+    """A store that calls ``on_add``, unless it is None, after tasks were added.
+
+    Its clock may stand still. Each task that gets its time while it does is a microsecond later than the one
+    before, because Redis does not keep the order of tasks with equal times.
+    """
 
     on_add: Callable[[], None] | None = None
+    _earliest = 0.0
+
+    def now(self) -> float:
+        """The clock's time, or the earliest time that keeps the order."""
+        return max(super().now(), self._earliest)
 
     def run(self, script: str, keys: Sequence[str], args: Sequence[Arg]) -> Any:
         """Run one Lua file as one atomic step."""
         answer = super().run(script, keys, args)
+        if script in _TIMING:
+            self._earliest = round(self.now() + _MICROSECOND, 6)
         if script in _ADDING and self.on_add is not None:
             self.on_add()
         return answer

@@ -64,7 +64,7 @@ class TaskRunner:
         Raises:
             RunTasksError: tasks are left after ``at_most`` attempts.
         """
-        until = _NEVER if within_seconds is None else self._clock.now() + within_seconds
+        until = _NEVER if within_seconds is None else self._store.now() + within_seconds
         made: list[Attempt] = []
         while (task := self._next(queues, until)) is not None:
             if len(made) >= at_most:

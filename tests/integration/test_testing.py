@@ -726,11 +726,26 @@ def test_a_server_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch) -
         pass
 
 
+def test_a_task_is_due_at_the_time_of_the_stopped_clock(
+    lastacross_app: testing.ApplicationUnderTest, enqueued: Callable[..., list[testing.EnqueuedTask]]
+) -> None:
+    before = lastacross_app.clock.now()
+    added = [taskqueue.add(url="/fine", countdown=60).name for _ in range(20)]
+    lastacross_app.clock.advance(1)
+    added.append(taskqueue.add(url="/fine", countdown=59.5).name)
+
+    assert lastacross_app.clock.now() == before + 1
+    etas = [task.eta for task in enqueued()]
+    assert [task.name for task in enqueued()] == added
+    # Tasks that are added at one instant stay in their order.
+    assert etas[:20] == [pytest.approx(before + 60 + place * 1e-6, abs=5e-7) for place in range(20)]
+    assert etas[20] == pytest.approx(before + 60.5, abs=5e-7)
+
+
 def test_the_clock_never_goes_back() -> None:
     clock = testing.StoppedClock(1000.0)
 
-    assert clock.now() < clock.now() < 1000.1
+    assert clock.now() == clock.now() == clock.monotonic() == 1000.0
     clock.advance_to(2000.0)
     clock.advance_to(1500.0)
-    assert clock.now() == pytest.approx(2000.0)
-    assert clock.monotonic() == pytest.approx(2000.0)
+    assert clock.now() == clock.monotonic() == 2000.0
