@@ -8,6 +8,8 @@ from types import ModuleType
 
 from lastacross.errors import ApplicationModuleError
 
+SDK_PAGE = 'docs/appengine.md, "Imports"'
+
 
 def import_own(name: str, root: Path) -> ModuleType:
     """Import a module with the application's folder first on ``sys.path``.
@@ -28,12 +30,19 @@ def import_own(name: str, root: Path) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
             raise ApplicationModuleError(f"there is no module `{error.name}` in {root}") from error
-        raise ApplicationModuleError(f"`{name}` imports `{error.name}`, which is not installed") from error
+        problem = f"`{name}` imports `{error.name}`, which is not installed{_remedy(error.name or '')}"
+        raise ApplicationModuleError(problem) from error
     except (Exception, SystemExit) as error:  # sys.exit() in a module must not end the process
         reason = f"{type(error).__name__}: {error}{_place(error, root)}"
         raise ApplicationModuleError(f"importing `{name}` failed: {reason}") from error
     _check_origin(name.partition(".")[0], root)
     return module
+
+
+def _remedy(missing: str) -> str:
+    """Return where to read about a module of App Engine's SDK, or '' for any other module."""
+    is_sdk = missing == "google" or f"{missing}.".startswith("google.appengine.")
+    return f"; see {SDK_PAGE}" if is_sdk else ""
 
 
 def _place(error: BaseException, root: Path) -> str:

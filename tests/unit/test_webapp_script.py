@@ -42,6 +42,7 @@ def test_a_script_is_found_in_the_application_and_imported_once(root: Path) -> N
         ("front.nothing", "has no `nothing`"),
         ("front.number", "is a int, not a WSGI application"),
         ("needy.app", "imports `a_package_that_is_not_there`, which is not installed"),
+        ("sdk.ndb", '`sdk` imports `google`, which is not installed; see docs/appengine.md, "Imports"'),
         ("wrong.app", "SyntaxError"),
         ("raising.app", "ZeroDivisionError: division by zero (raising.py, line 2)"),
         ("calling.app", "ZeroDivisionError: division by zero (raising.py, line 2)"),
@@ -55,6 +56,7 @@ def test_a_script_that_cannot_be_used_is_a_clear_error(root: Path, dotted: str, 
     """It names the script, and what to do."""
     (root / "front.py").write_text("number = 1")
     (root / "needy.py").write_text("import a_package_that_is_not_there")
+    (root / "sdk.py").write_text("from google.appengine.ext import ndb")
     (root / "wrong.py").write_text("def app(:")
     (root / "raising.py").write_text("\n1 / 0")
     (root / "calling.py").write_text("import raising")
