@@ -377,6 +377,23 @@ def test_without_scripts_a_task_is_cancelled_and_started_again(open_page: Open) 
     page.get_by_role("button", name="Cancel").click()
 
 
+def test_a_result_that_is_a_page_is_shown_and_cannot_act(open_page: Open) -> None:
+    page = open_page()
+    page.goto("/sheet")
+    page.get_by_role("link", name="Open the result").click(timeout=END_MS)
+
+    expect(page.locator("h1")).to_have_css("color", "rgb(1, 2, 3)")
+    expect(page).to_have_title("Sheet")
+    assert page.evaluate("self.origin") == "null"
+
+
+def test_a_page_of_the_application_runs_its_inline_script_and_shows_its_picture(visitor: Page) -> None:
+    visitor.goto("/inline")
+
+    expect(visitor).to_have_title("scripted")
+    assert visitor.evaluate("document.querySelector('img').naturalWidth") == 1
+
+
 def test_markup_is_text_and_a_result_of_its_own_replaces_the_page(visitor: Page) -> None:
     visitor.goto("/printed?pause=1&note=<img src=x>")
     expect(visitor.locator("#message")).to_have_text("<script>alert(1)</script>")

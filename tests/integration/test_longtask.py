@@ -290,6 +290,8 @@ def test_render_status_may_take_the_display_and_the_task_of_the_original_work(la
     lab.run()
     pages.append(ask())
 
+    # Such a page is the author's, and so is its policy.
+    assert "Content-Security-Policy" not in lab.client.get("/original", {JOB: "query", ID: task_id}).headers
     waiting, running, failed = pages
     assert "<p><progress></progress></p></p> 3<p>ready" in waiting
     # The class says how many steps there are.
@@ -551,6 +553,7 @@ def html(lab: Lab, task_id: str, job: str = "query") -> str:
     """What a browser shows."""
     answer = lab.client.get("/told", {JOB: job, ID: task_id}, headers={"Accept": "text/html"}, status=200)
     assert answer.headers["Cache-Control"] == "private, no-cache"
+    assert answer.headers["Content-Security-Policy"].startswith("default-src 'self'; ")
     return str(answer.text)
 
 

@@ -123,6 +123,27 @@ class Picture(Unlimited):
         return bytes(range(256))
 
 
+class Sheet(Unlimited):
+    """Makes a page, with words of somebody who would like to act for its readers."""
+
+    def execute_task(self, parameters):
+        return (
+            "<!doctype html><title>Sheet</title><h1 style='color: rgb(1, 2, 3)'>A sheet</h1>"
+            "<script>document.title = 'acted'</script><img src=x onerror=document.title='acted'>"
+        )
+
+
+class Inline(webapp2.RequestHandler):
+    """A page of its author's own, who has never heard of policies."""
+
+    def get(self):
+        self.response.write(
+            "<!doctype html><title>empty</title><img src='data:image/gif;base64,"
+            "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7'>"
+            "<script>document.title = 'scripted'</script>"
+        )
+
+
 app = webapp2.WSGIApplication(
     [
         ("/work", Work),
@@ -134,6 +155,8 @@ app = webapp2.WSGIApplication(
         ("/refused", Refused),
         ("/printed", Printed),
         ("/picture", Picture),
+        ("/sheet", Sheet),
+        ("/inline", Inline),
         ("/longtasks", longtask.ListHandler),
     ]
 )
