@@ -84,6 +84,17 @@ class QueueDrainingError(TransientError):
     """Raised when a queue is draining, so that it accepts no new tasks for now."""
 
 
+class ServiceCallError(Error):
+    """The base class of errors in the call of a service; App Engine's ``apiproxy_errors.Error``."""
+
+
+class CallDeadlineExceededError(ServiceCallError, TransientError):
+    """Raised when a call did not end within the deadline of its rpc; its step may have been made.
+
+    It is App Engine's ``apiproxy_errors.DeadlineExceededError``.
+    """
+
+
 class InternalError(TaskQueueError):
     """Raised when the engine's internal state is invalid."""
 
@@ -156,7 +167,7 @@ class BadTransactionStateError(TaskQueueError):
     """Raised when a transactional add is called outside a transaction."""
 
 
-class TransactionalRequestTooLargeError(TaskQueueError):
+class TransactionalRequestTooLargeError(TaskTooLargeError):
     """Raised when the total size of a transaction's tasks exceeds 1 MiB."""
 
 
@@ -278,6 +289,13 @@ class InvalidMessageError(ChannelError):
     """Raised when a message is not a string or is longer than 32,767 characters."""
 
 
+class BadNamespaceError(Error, ValueError):
+    """Raised when a namespace is too long or has an invalid character.
+
+    It is exported as ``namespace_manager.BadValueError``.
+    """
+
+
 # --- urlfetch -----------------------------------------------------------------------------
 
 
@@ -307,6 +325,10 @@ class FetchDeadlineExceededError(DownloadError):
 
 class DNSLookupFailedError(DownloadError):
     """Raised when the host name cannot be resolved."""
+
+
+class InternalTransientError(UrlFetchError):
+    """App Engine's error for an internal failure of its fetch service; nothing here raises it."""
 
 
 class PrivateAddressError(DownloadError):

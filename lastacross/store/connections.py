@@ -4,13 +4,23 @@ Whenever a connection is taken or returned, the pool takes a lock, polls the soc
 That takes longer than a short script.
 """
 
+import contextlib
 import os
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 from lastacross import clock
+from lastacross.store.redis_compat import limit_answer
 
 # The server may have closed a connection that was idle for longer than this, so the pool must check it.
 FRESH_SECONDS = 0.1
+
+
+class Limit(threading.local):
+    """The end of this thread's block, in monotonic seconds."""
+
+    ends_at: float | None = None
 
 
 class Connections:
@@ -21,12 +31,25 @@ class Connections:
 
     Args:
         pool: redis-py's pool, which creates the connections and treats the connections kept here as in use.
+        limit: the end of each thread's block, which the pool may look at.
     """
 
-    def __init__(self, pool: Any) -> None:
+    def __init__(self, pool: Any, limit: Limit | None = None) -> None:
         self._pool = pool
         self._free: list[tuple[Any, float]] = []
         self._pid = os.getpid()
+        self._limit = Limit() if limit is None else limit
+
+    @contextlib.contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Let this thread's calls wait for their replies until so many seconds from now, at most."""
+        before = self._limit.ends_at
+        ends_at = clock.SYSTEM.monotonic() + seconds
+        self._limit.ends_at = ends_at if before is None else min(before, ends_at)
+        try:
+            yield
+        finally:
+            self._limit.ends_at = before
 
     def call(self, *command: str | bytes | int | float) -> Any:
         """Send one command and wait for its reply. Reconnects in the same way as redis-py's client.
@@ -35,8 +58,11 @@ class Connections:
             redis.RedisError: in the same cases as redis-py's client.
         """
         connection = self._take()
+        ends_at = self._limit.ends_at
 
         def ask() -> Any:
+            if ends_at is not None:
+                limit_answer(connection, ends_at - clock.SYSTEM.monotonic())
             connection.send_command(*command)
             return connection.read_response()
 
@@ -47,6 +73,8 @@ class Connections:
             connection.disconnect()
             self._pool.release(connection)
             raise
+        if ends_at is not None:
+            limit_answer(connection, None)
         if connection.should_reconnect():
             self._pool.release(connection)
         else:

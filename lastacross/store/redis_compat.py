@@ -19,6 +19,24 @@ def socket_of(connection: Any) -> socket.socket | None:
     return found
 
 
+def limit_answer(connection: Any, seconds: float | None) -> None:
+    """Let a redis-py connection wait so long for its next reply; None restores its own timeout.
+
+    Raises:
+        redis.TimeoutError: no time is left.
+        redis.RedisError: the connection is not connected, and cannot be.
+    """
+    timeout: float | None = connection.socket_timeout
+    if seconds is not None:
+        if seconds <= 0:
+            raise redis.TimeoutError("the caller's deadline has passed")
+        timeout = seconds if timeout is None else min(seconds, timeout)
+        connection.connect()
+    connected = socket_of(connection)
+    if connected is not None:
+        connected.settimeout(timeout)
+
+
 class _Attended:
     """A connection that reports its errors, and that may look up its server's address.
 

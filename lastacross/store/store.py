@@ -23,7 +23,7 @@ from lastacross.clock import SYSTEM, Clock, ServerClock
 from lastacross.config import sentinel_url
 from lastacross.errors import ConfigError, StoreUnavailableError
 from lastacross.store import refusals
-from lastacross.store.connections import Connections
+from lastacross.store.connections import Connections, Limit
 from lastacross.store.keys import DAMAGES, KEY_PREFIX, NAMES_IN_SCRIPTS
 from lastacross.store.redis_compat import connection_class, socket_of
 from lastacross.store.scripts import Scripts
@@ -106,8 +106,8 @@ def translated_errors() -> Iterator[None]:
         raise
 
 
-class _Wait(threading.local):
-    """What this thread's calls know about the wait that they belong to."""
+class _Wait(Limit):
+    """What this thread's calls know of the wait that they belong to."""
 
     began_at: float | None = None
     is_over_until = 0.0
@@ -197,9 +197,11 @@ class _Pool(redis.ConnectionPool):
     def _shake_hands(self, connection: Any) -> None:
         """Log in and examine the server, within the time that the connection may take."""
         connected = socket_of(connection)
-        if self._patience_seconds is not None and self.wait.began_at is not None and connected is not None:
-            left = self.wait.began_at + self._patience_seconds - SYSTEM.monotonic()
-            connected.settimeout(max(MIN_HANDSHAKE_SECONDS, left))
+        ends = [] if self.wait.ends_at is None else [self.wait.ends_at]
+        if self._patience_seconds is not None and self.wait.began_at is not None:
+            ends.append(self.wait.began_at + self._patience_seconds)
+        if ends and connected is not None:
+            connected.settimeout(max(MIN_HANDSHAKE_SECONDS, min(ends) - SYSTEM.monotonic()))
         place = _address(dict(connection.repr_pieces()))
         try:
             connection.on_connect_check_health(check_health=False)
@@ -308,7 +310,7 @@ class Store:
             raise ConfigError(f"REDIS_URL cannot be used: {error}") from error
         self.redis: redis.Redis = redis.Redis.from_pool(self._pool)
         self._has_patience_limit = patience_seconds is not None
-        self._connections = Connections(self._pool)
+        self._connections = Connections(self._pool, self._pool.wait)
         self._server_clock = ServerClock() if clock is None else None
         self._clock_is_set = False
         self._sync_at = 0.0
@@ -406,6 +408,14 @@ class Store:
             except redis.ResponseError:
                 return {}
         return {str(name): str(value) for name, value in found.items()}
+
+    def within(self, seconds: float) -> contextlib.AbstractContextManager[None]:
+        """Make a block in which this thread's scripts wait for their replies for so long altogether.
+
+        A script whose reply comes later raises StoreUnavailableError; its step may have been made. A limit
+        that is longer than the store's own patience changes nothing.
+        """
+        return self._connections.within(seconds)
 
     def end_wait(self, error: StoreUnavailableError) -> None:
         """Let this thread's next calls fail immediately if this ignored error came from a silent server.

@@ -7,6 +7,7 @@ from lastacross.broker import CurrentTask, current_task
 from lastacross.errors import (
     BadTaskStateError,
     BadTransactionStateError,
+    DatastoreError,
     DuplicateTaskNameError,
     InternalError,
     InvalidDeadlineError,
@@ -36,18 +37,50 @@ from lastacross.errors import (
 )
 from lastacross.errors import TaskQueueError as Error
 from lastacross.taskqueue.batch import Batch, Progress
-from lastacross.taskqueue.checks import MAX_URL_LENGTH
+from lastacross.taskqueue.calls import create_rpc
+from lastacross.taskqueue.checks import (
+    DEFAULT_APP_VERSION,
+    MAX_DISPATCH_DEADLINE,
+    MAX_LEASE_SECONDS,
+    MAX_PULL_TASK_SIZE_BYTES,
+    MAX_PUSH_TASK_SIZE_BYTES,
+    MAX_QUEUE_NAME_LENGTH,
+    MAX_TAG_LENGTH,
+    MAX_TASK_NAME_LENGTH,
+    MAX_TASK_SIZE_BYTES,
+    MAX_TASKS_PER_LEASE,
+    MAX_TRANSACTIONAL_REQUEST_SIZE_BYTES,
+    MAX_URL_LENGTH,
+    MIN_DISPATCH_DEADLINE,
+)
 from lastacross.taskqueue.options import TaskRetryOptions
 from lastacross.taskqueue.queue import Queue, QueueStatistics, add
 from lastacross.taskqueue.task import MAX_TASKS_PER_ADD, Targets, Task, record_of
 
+# App Engine's older name.
+BadTransactionState = BadTransactionStateError
+
 __all__ = [
+    "DEFAULT_APP_VERSION",
+    "MAX_DISPATCH_DEADLINE",
+    "MAX_LEASE_SECONDS",
+    "MAX_PULL_TASK_SIZE_BYTES",
+    "MAX_PUSH_TASK_SIZE_BYTES",
+    "MAX_QUEUE_NAME_LENGTH",
+    "MAX_TAG_LENGTH",
     "MAX_TASKS_PER_ADD",
+    "MAX_TASKS_PER_LEASE",
+    "MAX_TASK_NAME_LENGTH",
+    "MAX_TASK_SIZE_BYTES",
+    "MAX_TRANSACTIONAL_REQUEST_SIZE_BYTES",
     "MAX_URL_LENGTH",
+    "MIN_DISPATCH_DEADLINE",
     "BadTaskStateError",
+    "BadTransactionState",
     "BadTransactionStateError",
     "Batch",
     "CurrentTask",
+    "DatastoreError",
     "DuplicateTaskNameError",
     "Error",
     "InternalError",
@@ -82,6 +115,7 @@ __all__ = [
     "UnknownBatchError",
     "UnknownQueueError",
     "add",
+    "create_rpc",
     "current_task",
     "record_of",
 ]

@@ -6,9 +6,10 @@ Pure. The rules are in docs/appengine.md, "Tasks" and "Pull queues".
 import functools
 import math
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from urllib.parse import quote
 
+from lastacross.config import DEFAULT_SERVICE
 from lastacross.errors import (
     InvalidDeadlineError,
     InvalidDispatchDeadlineError,
@@ -24,8 +25,11 @@ from lastacross.errors import (
 )
 
 MAX_TASK_NAME_LENGTH = 500
+MAX_QUEUE_NAME_LENGTH = 100
 MAX_PUSH_TASK_SIZE_BYTES = 100 * 1024
+MAX_TASK_SIZE_BYTES = MAX_PUSH_TASK_SIZE_BYTES
 MAX_PULL_TASK_SIZE_BYTES = 1024 * 1024
+MAX_TRANSACTIONAL_REQUEST_SIZE_BYTES = 1024 * 1024
 MAX_TAG_LENGTH = 500
 MAX_URL_LENGTH = 2083
 MAX_LEASE_SECONDS = 604_800
@@ -33,6 +37,21 @@ MAX_TASKS_PER_LEASE = 1000
 MAX_ETA_DELTA_SECONDS = 30 * 86_400
 MIN_DISPATCH_DEADLINE_USEC = 15 * 1_000_000
 MAX_DISPATCH_DEADLINE_USEC = 24 * 3600 * 1_000_000
+MIN_DISPATCH_DEADLINE = timedelta(microseconds=MIN_DISPATCH_DEADLINE_USEC)
+MAX_DISPATCH_DEADLINE = timedelta(microseconds=MAX_DISPATCH_DEADLINE_USEC)
+
+
+class _DefaultService(str):
+    """The name of the default service, with App Engine's representation."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<DefaultApplicationVersion>"
+
+
+DEFAULT_APP_VERSION = _DefaultService(DEFAULT_SERVICE)
+"""The target that sends a task to the default service."""
 
 _METHODS = frozenset({"GET", "POST", "HEAD", "PUT", "DELETE", "PULL"})
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,500}")
@@ -216,10 +235,7 @@ def check_tag(tag: str | None) -> None:
 
 
 def check_call_deadline(deadline: float) -> None:
-    """Raise InvalidDeadlineError if a deadline leaves no time, or TypeError if it is not a number.
-
-    On App Engine, the deadline limits a whole call, in seconds. Redis calls have their own timeout.
-    """
+    """Raise InvalidDeadlineError if a deadline leaves no time, or TypeError if it is not a number."""
     if isinstance(deadline, bool) or not isinstance(deadline, int | float):
         raise TypeError(f"deadline must be a number of seconds, not {deadline!r}")
     if not (math.isfinite(deadline) and deadline > 0):

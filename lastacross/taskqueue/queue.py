@@ -25,8 +25,9 @@ from lastacross.errors import (
     TombstonedTaskError,
 )
 from lastacross.pickled_names import pickled_as
-from lastacross.rpc import Result
+from lastacross.rpc import RPC, Result
 from lastacross.taskqueue import checks
+from lastacross.taskqueue.calls import result_of
 from lastacross.taskqueue.task import MAX_TASKS_PER_ADD, Task, add_tasks, check_duplicates, existing_queue
 
 DEFAULT_QUEUE = "default"
@@ -111,17 +112,21 @@ class Queue:
         add_tasks(self._name, tasks, transactional=transactional)
         return task if isinstance(task, Task) else tasks
 
-    def add_async(self, task: Task | Iterable[Task], transactional: bool = False) -> Result[Any]:
-        """Call ``add`` and return its outcome as a ``Result``."""
-        return Result.of(lambda: self.add(task, transactional=transactional))
+    def add_async(
+        self, task: Task | Iterable[Task], transactional: bool = False, rpc: RPC | None = None
+    ) -> Result[Any]:
+        """Call ``add`` and return its outcome as a ``Result``, or in the given ``rpc``."""
+        return result_of(lambda: self.add(task, transactional=transactional), rpc)
 
-    def delete_tasks_async(self, task: Task | Iterable[Task]) -> Result[Any]:
-        """Call ``delete_tasks`` and return its outcome as a ``Result``."""
-        return Result.of(lambda: self.delete_tasks(task))
+    def delete_tasks_async(self, task: Task | Iterable[Task], rpc: RPC | None = None) -> Result[Any]:
+        """Call ``delete_tasks`` and return its outcome as a ``Result``, or in the given ``rpc``."""
+        return result_of(lambda: self.delete_tasks(task), rpc)
 
-    def delete_tasks_by_name_async(self, name: str | Iterable[str]) -> Result[Any]:
-        """Call ``delete_tasks_by_name`` and return its outcome as a ``Result``."""
-        return Result.of(lambda: self.delete_tasks_by_name(name))
+    def delete_tasks_by_name_async(
+        self, task_name: str | Iterable[str], rpc: RPC | None = None
+    ) -> Result[Any]:
+        """Call ``delete_tasks_by_name`` and return its outcome as a ``Result``, or in the given ``rpc``."""
+        return result_of(lambda: self.delete_tasks_by_name(task_name), rpc)
 
     def delete_tasks(self, task: Task | Iterable[Task]) -> Task | list[Task]:
         """Delete tasks in any state, and set ``was_deleted`` on each task that existed.
@@ -146,12 +151,39 @@ class Queue:
                 each._mark_deleted()
         return task if isinstance(task, Task) else tasks
 
-    def delete_tasks_by_name(self, name: str | Iterable[str]) -> Task | list[Task]:
+    def delete_tasks_by_name(self, task_name: str | Iterable[str]) -> Task | list[Task]:
         """Delete tasks by name. The ``was_deleted`` of each returned task says whether the task existed."""
-        names = [name] if isinstance(name, str) else list(name)
+        names = [task_name] if isinstance(task_name, str) else list(task_name)
         tasks = [Task(name=each) for each in names]
         self.delete_tasks(tasks)
-        return tasks[0] if isinstance(name, str) else tasks
+        return tasks[0] if isinstance(task_name, str) else tasks
+
+    def delete_tasks_and_free_names(self, task_name: str | Iterable[str]) -> list[bool]:
+        """Delete tasks by name in any state, and let their names be used again immediately.
+
+        ``delete_tasks`` keeps a name blocked for nine days, as App Engine does, so that a repeated add is
+        refused. Free a name only if no earlier request to add the task can still arrive.
+
+        Args:
+            task_name: a name, or an iterable of names.
+
+        Returns:
+            A list that says for each name whether the task existed. Every one of the names is free.
+
+        Raises:
+            InvalidTaskNameError: a name is not a valid task name.
+            UnknownQueueError: queue.yaml does not define the queue.
+            TransientError: Redis is unavailable.
+        """
+        names = [task_name] if isinstance(task_name, str) else list(task_name)
+        for name in names:
+            checks.checked_name(name)
+        self._existing()
+        control = Control(store.current())
+        deleted: list[bool] = []
+        for first in range(0, len(names), MAX_TASKS_PER_ADD):
+            deleted += control.delete_and_free(self._name, names[first : first + MAX_TASKS_PER_ADD])
+        return deleted
 
     def purge(self) -> None:
         """Delete all of the queue's tasks. Their names stay blocked as if the tasks had run.
@@ -262,9 +294,9 @@ class Queue:
         checks.check_call_deadline(deadline)
         return _read_statistics([self])[0]
 
-    def fetch_statistics_async(self) -> "Result[QueueStatistics]":
-        """Call ``fetch_statistics`` and return its outcome as a ``Result``."""
-        return Result.of(self.fetch_statistics)
+    def fetch_statistics_async(self, rpc: RPC | None = None) -> "Result[QueueStatistics]":
+        """Call ``fetch_statistics`` and return its outcome as a ``Result``, or in the given ``rpc``."""
+        return result_of(self.fetch_statistics, rpc)
 
     # --- pull queues; each ``…_async`` method makes its call immediately ------------------
 
@@ -329,19 +361,23 @@ class Queue:
             raise self._lease_refusal(task, code)
         task._move_eta(eta)
 
-    def lease_tasks_async(self, lease_seconds: float, max_tasks: int) -> Result[list[Task]]:
-        """Call ``lease_tasks`` and return its outcome as a ``Result``."""
-        return Result.of(lambda: self.lease_tasks(lease_seconds, max_tasks))
+    def lease_tasks_async(
+        self, lease_seconds: float, max_tasks: int, rpc: RPC | None = None
+    ) -> Result[list[Task]]:
+        """Call ``lease_tasks`` and return its outcome as a ``Result``, or in the given ``rpc``."""
+        return result_of(lambda: self.lease_tasks(lease_seconds, max_tasks), rpc)
 
     def lease_tasks_by_tag_async(
-        self, lease_seconds: float, max_tasks: int, tag: str | None = None
+        self, lease_seconds: float, max_tasks: int, tag: str | None = None, rpc: RPC | None = None
     ) -> Result[list[Task]]:
-        """Call ``lease_tasks_by_tag`` and return its outcome as a ``Result``."""
-        return Result.of(lambda: self.lease_tasks_by_tag(lease_seconds, max_tasks, tag))
+        """Call ``lease_tasks_by_tag`` and return its outcome as a ``Result``, or in the given ``rpc``."""
+        return result_of(lambda: self.lease_tasks_by_tag(lease_seconds, max_tasks, tag), rpc)
 
-    def modify_task_lease_async(self, task: Task, lease_seconds: float) -> Result[None]:
-        """Call ``modify_task_lease`` and return its outcome as a ``Result``."""
-        return Result.of(lambda: self.modify_task_lease(task, lease_seconds))
+    def modify_task_lease_async(
+        self, task: Task, lease_seconds: float, rpc: RPC | None = None
+    ) -> Result[None]:
+        """Call ``modify_task_lease`` and return its outcome as a ``Result``, or in the given ``rpc``."""
+        return result_of(lambda: self.modify_task_lease(task, lease_seconds), rpc)
 
     def _lease(self, lease_seconds: float, max_tasks: int, tag: str | None, deadline: float) -> list[Task]:
         seconds = checks.checked_lease_seconds(lease_seconds)
@@ -424,9 +460,11 @@ class QueueStatistics:
         return _read_statistics(_queues_of(list(queue_or_queues)))
 
     @classmethod
-    def fetch_async(cls, queue_or_queues: Queue | str | Iterable[Queue] | Iterable[str]) -> Result[Any]:
-        """Call ``fetch`` and return its outcome as a ``Result``."""
-        return Result.of(lambda: cls.fetch(queue_or_queues))
+    def fetch_async(
+        cls, queue_or_queues: Queue | str | Iterable[Queue] | Iterable[str], rpc: RPC | None = None
+    ) -> Result[Any]:
+        """Call ``fetch`` and return its outcome as a ``Result``, or in the given ``rpc``."""
+        return result_of(lambda: cls.fetch(queue_or_queues), rpc)
 
 
 def _queues_of(given: list[Queue | str]) -> list[Queue]:

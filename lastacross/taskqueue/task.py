@@ -39,9 +39,10 @@ from lastacross.errors import (
     TooManyTasksError,
     UnknownQueueError,
 )
-from lastacross.rpc import Result
+from lastacross.rpc import RPC, Result
 from lastacross.taskqueue import body as bodies
 from lastacross.taskqueue import checks
+from lastacross.taskqueue.calls import result_of
 from lastacross.taskqueue.options import TaskRetryOptions
 
 MAX_TASKS_PER_ADD = 100
@@ -244,9 +245,11 @@ class Task:
         add_tasks(checks.checked_queue_name(queue_name), [self], transactional=transactional)
         return self
 
-    def add_async(self, queue_name: str = "default", transactional: bool = False) -> Result["Task"]:
-        """Call ``add`` and return its outcome as a ``Result``."""
-        return Result.of(lambda: self.add(queue_name, transactional))
+    def add_async(
+        self, queue_name: str = "default", transactional: bool = False, rpc: RPC | None = None
+    ) -> Result["Task"]:
+        """Call ``add`` and return its outcome as a ``Result``, or in the given ``rpc``."""
+        return result_of(lambda: self.add(queue_name, transactional), rpc)
 
     # --- after the add --------------------------------------------------------------------
 

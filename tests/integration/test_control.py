@@ -6,7 +6,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from lastacross import store, taskqueue
-from lastacross.errors import BadTaskStateError, InvalidTaskError, TransientError, UnknownQueueError
+from lastacross.errors import (
+    BadTaskStateError,
+    InvalidTaskError,
+    InvalidTaskNameError,
+    TombstonedTaskError,
+    TransientError,
+    UnknownQueueError,
+)
 from lastacross.store import Store
 from lastacross.taskqueue import Batch, Queue, Task
 from tests.support.clock import StoppedClock
@@ -22,6 +29,7 @@ CALLS: list[Callable[[Queue], object]] = [
     lambda queue: queue.retry_dead(["a"]),
     lambda queue: queue.purge(),
     lambda queue: queue.delete_tasks_by_name("a"),
+    lambda queue: queue.delete_tasks_and_free_names("a"),
 ]
 
 
@@ -168,3 +176,30 @@ def test_without_redis_the_call_may_be_repeated(test_store: Store, call: Callabl
         with pytest.raises(TransientError):
             call(Queue())
         opened.close()
+
+
+def test_a_deleted_task_may_free_its_name(scripts: Scripts) -> None:
+    """Whether it waits, has ended or never was; ``delete_tasks_by_name`` keeps the name blocked."""
+    queue = Queue()
+    queue.add([Task(url="/a", name="waiting"), Task(url="/a", name="deleted")])
+    queue.delete_tasks_by_name("deleted")
+    with pytest.raises(TombstonedTaskError):
+        queue.add(Task(url="/a", name="deleted"))
+
+    assert queue.delete_tasks_and_free_names(["waiting", "deleted", "never"]) == [True, False, False]
+
+    for name in ("waiting", "deleted", "never"):
+        assert queue.add(Task(url="/b", name=name)).was_enqueued
+    assert len(names(scripts)) == 3
+    assert queue.delete_tasks_and_free_names([]) == []
+
+
+def test_more_names_than_one_step_takes_are_freed(scripts: Scripts) -> None:
+    queue = Queue()
+    many = [f"n{number}" for number in range(150)]
+    queue.add([Task(url="/a", name=name) for name in many[:100]])
+
+    assert queue.delete_tasks_and_free_names(many) == [True] * 100 + [False] * 50
+    assert names(scripts) == []
+    with pytest.raises(InvalidTaskNameError):
+        queue.delete_tasks_and_free_names("ü")
