@@ -29,6 +29,8 @@ OUTAGE_SECONDS = 5.0
 """How long a reporter skips Redis after an outage, so that the work does not wait for every timeout."""
 
 _log = logs.get("lastacross.longtask")
+# The application may give memcache's functions another client, or a namespace.
+_cache = memcache.Client()
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def read(ids: Sequence[str], answers: Sequence[Any]) -> dict[str, Progress]:
     if not config.current().settings.secret_key:
         # Some commands run without the key, which is needed to verify the reports.
         return {}
-    found = memcache.values_of([KEY % task_id for task_id in ids], answers)
+    found = _cache.values_of([KEY % task_id for task_id in ids], answers)
     pairs = [(task_id, _load(found.get(KEY % task_id))) for task_id in ids]
     return {task_id: progress for task_id, progress in pairs if progress is not None}
 
@@ -113,7 +115,7 @@ def _load(value: Any) -> Progress | None:
 
 def forget(task_id: str) -> None:
     """Drop the previous attempt's report when a new attempt begins."""
-    memcache.delete(KEY % task_id)
+    _cache.delete(KEY % task_id, namespace="")
 
 
 def announce(task_id: str, state: str, **values: Any) -> None:
@@ -231,7 +233,7 @@ class Reporter:
         shown = {"message": pending["message"], "step": report.step, "total_steps": report.total}
         shown |= {"at": report.at, "attempt": self._task.attempts}
         kept = {"reports": [list(each) for each in self._reports], "promised_at": self._promised_at}
-        is_there = memcache.set(KEY % self._task.id, {**shown, **kept})
+        is_there = _cache.set(KEY % self._task.id, {**shown, **kept}, namespace="")
         if is_there:
             eta: dict[str, Any] = {"eta_seconds": None, "eta_text": ""}
             if told is not None:

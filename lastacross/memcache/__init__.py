@@ -4,6 +4,7 @@ The functions use one default ``Client``. ``gets`` and ``cas`` exist only as met
 a client remembers versions; create a client for each request that uses these methods.
 """
 
+from lastacross.memcache.calls import create_rpc
 from lastacross.memcache.client import (
     DELETE_ITEM_MISSING,
     DELETE_NETWORK_FAILURE,
@@ -11,6 +12,12 @@ from lastacross.memcache.client import (
     ERROR,
     EXISTS,
     NOT_STORED,
+    STAT_BYTE_HITS,
+    STAT_BYTES,
+    STAT_HITS,
+    STAT_ITEMS,
+    STAT_MISSES,
+    STAT_OLDEST_ITEM_AGES,
     STORED,
     Client,
     ItemWithTimestamps,
@@ -27,6 +34,12 @@ __all__ = [
     "MAX_KEY_SIZE",
     "MAX_VALUE_SIZE",
     "NOT_STORED",
+    "STAT_BYTES",
+    "STAT_BYTE_HITS",
+    "STAT_HITS",
+    "STAT_ITEMS",
+    "STAT_MISSES",
+    "STAT_OLDEST_ITEM_AGES",
     "STORED",
     "Client",
     "ItemWithTimestamps",
@@ -35,6 +48,7 @@ __all__ = [
     "add_multi",
     "add_multi_async",
     "cache",
+    "create_rpc",
     "debuglog",
     "decr",
     "decr_async",
@@ -64,6 +78,7 @@ __all__ = [
     "set_multi",
     "set_multi_async",
     "set_servers",
+    "setup_client",
     "values_of",
 ]
 
@@ -103,3 +118,15 @@ get_stats_async = _client.get_stats_async
 
 # Not part of App Engine's API: for packages whose own scripts read cache entries.
 values_of = _client.values_of
+
+
+def setup_client(client_obj: Client) -> None:
+    """Let the functions of this module use another client, for example one with ``pid`` and ``pload`` hooks.
+
+    Names that another module has already imported (``from lastacross.memcache import get``) keep the previous
+    client, as on App Engine. Long tasks keep a client of their own.
+    """
+    global _client
+    methods = {name: getattr(client_obj, name) for name in __all__ if hasattr(_client, name)}
+    _client = client_obj
+    globals().update(methods)

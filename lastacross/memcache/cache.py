@@ -65,7 +65,7 @@ def write(policy: str, expires_at: float, items: Sequence[tuple[bytes, str, byte
 
 
 def delete(keys: Sequence[bytes], locked_until: float | None) -> list[int]:
-    """Delete values, and return 2 for each key that had a value and 1 for each other key.
+    """Delete values and locks, and return 2 for each key that had either, and 1 for each other key.
 
     ``add`` refuses the keys until ``locked_until``, in seconds since the epoch; None means no lock.
 

@@ -10,13 +10,14 @@ import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
-from lastacross import config, logs, store
+from lastacross import config, logs, namespace_manager, store
 from lastacross.errors import StoreUnavailableError
 from lastacross.memcache import cache, encoding
+from lastacross.memcache.calls import result_of
 from lastacross.memcache.encoding import Key
 from lastacross.memcache.reading import _signatures
 from lastacross.pickled_names import pickled_as
-from lastacross.rpc import Result
+from lastacross.rpc import RPC, Result
 
 DELETE_NETWORK_FAILURE = 0
 DELETE_ITEM_MISSING = 1
@@ -38,6 +39,21 @@ counts = cache.Counts()
 def _log_unavailable(operation: str, error: StoreUnavailableError) -> None:
     store.current().end_wait(error)
     log.warning("memcache.away", operation=operation, reason=str(error))
+
+
+STAT_HITS = "hits"
+STAT_MISSES = "misses"
+STAT_BYTE_HITS = "byte_hits"
+STAT_ITEMS = "items"
+STAT_BYTES = "bytes"
+STAT_OLDEST_ITEM_AGES = "oldest_item_age"
+
+
+def _stored(key: Key, key_prefix: str | bytes, namespace: str | None) -> bytes:
+    """Return the stored key; a namespace of None means the current one."""
+    if namespace is None:
+        namespace = namespace_manager.get_namespace()
+    return encoding.server_key(key, key_prefix, namespace)
 
 
 def _expires_at(time: float) -> float:
@@ -82,21 +98,26 @@ class _Verb(NamedTuple):
         min_compress_len: int = 0,
         namespace: str | None = None,
         *,
-        rpc: object = None,
+        rpc: RPC | None = None,
     ) -> Result[dict[Any, int] | None]:
+        return result_of(lambda: self._statuses(mapping, time, key_prefix, namespace), rpc)
+
+    def _statuses(
+        self, mapping: Mapping[Any, Any], time: float, key_prefix: str | bytes, namespace: str | None
+    ) -> dict[Any, int] | None:
         encoding.whole_seconds(time, "time")
         keys = [encoding.plain_key(key) for key in mapping]
         items = []
         for key, value in zip(keys, mapping.values(), strict=True):
-            stored = encoding.server_key(key, key_prefix, namespace)
+            stored = _stored(key, key_prefix, namespace)
             items.append((stored, *self.client._codec.encode(value), self.client._versions.get(stored, "")))
         try:
             answers = cache.write(self.word, _expires_at(time), items)
         except StoreUnavailableError as error:
             _log_unavailable(self.word, error)
-            return Result(None)
+            return None
         refused = EXISTS if self.word == "cas" else NOT_STORED
-        return Result({key: STORED if done else refused for key, done in zip(keys, answers, strict=True)})
+        return {key: STORED if done else refused for key, done in zip(keys, answers, strict=True)}
 
     def offset(
         self,
@@ -118,10 +139,11 @@ class _Verb(NamedTuple):
         delta: int = 1,
         namespace: str | None = None,
         initial_value: int | None = None,
-        rpc: object = None,
+        rpc: RPC | None = None,
     ) -> Result[Any]:
         # Call the public method, because a subclass may override it.
-        return Result(getattr(self.client, self.word)(key, delta, namespace, initial_value))
+        offset = getattr(self.client, self.word)
+        return result_of(lambda: offset(key, delta, namespace, initial_value), rpc)
 
 
 def _with_verb(
@@ -222,7 +244,8 @@ class Client:
 
         Args:
             key: the key, as text or bytes.
-            namespace: the key's namespace; identical keys in different namespaces are independent.
+            namespace: the key's namespace; equal keys in different namespaces are independent. None means the
+                namespace of ``namespace_manager``.
             for_cas: whether to remember the value's version for ``cas``.
 
         Raises:
@@ -255,10 +278,10 @@ class Client:
         key_prefix: str | bytes = "",
         namespace: str | None = None,
         for_cas: bool = False,
-        rpc: object = None,
+        rpc: RPC | None = None,
     ) -> Result[dict[Any, Any]]:
-        """Like ``get_multi``, but the result is available from ``get_result()``."""
-        return Result(self.get_multi(keys, key_prefix, namespace, for_cas))
+        """Like ``get_multi``, but the result is available from ``getresult_of()``."""
+        return result_of(lambda: self.get_multi(keys, key_prefix, namespace, for_cas), rpc)
 
     def values_of(self, keys: Sequence[Key], answers: Sequence[Any]) -> dict[Any, Any]:
         """Like ``get_multi``, but for keys whose entries another script has already read.
@@ -298,16 +321,16 @@ class Client:
         keys: Iterable[Key],
         key_prefix: str | bytes = "",
         namespace: str | None = None,
-        rpc: object = None,
+        rpc: RPC | None = None,
     ) -> Result[dict[Any, ItemWithTimestamps]]:
-        """Like ``peek_multi``, but the result is available from ``get_result()``."""
-        return Result(self.peek_multi(keys, key_prefix, namespace))
+        """Like ``peek_multi``, but the result is available from ``getresult_of()``."""
+        return result_of(lambda: self.peek_multi(keys, key_prefix, namespace), rpc)
 
     def _entries(
         self, keys: Iterable[Key], key_prefix: str | bytes, namespace: str | None
     ) -> list[tuple[str | bytes, bytes, cache.Entry]]:
         """Return the key, the stored key and the entry of each key that has an entry."""
-        wanted = {encoding.server_key(key, key_prefix, namespace): encoding.plain_key(key) for key in keys}
+        wanted = {_stored(key, key_prefix, namespace): encoding.plain_key(key) for key in keys}
         try:
             entries = cache.read(list(wanted))
             counts.add(entries)
@@ -345,7 +368,8 @@ class Client:
             time: the expiry time, rounded up. It is in seconds from now, or from the epoch if it exceeds a
                 month; 0 means the default of 24 hours.
             min_compress_len: ignored.
-            namespace: the key's namespace; identical keys in different namespaces are independent.
+            namespace: the key's namespace; equal keys in different namespaces are independent. None means the
+                namespace of ``namespace_manager``.
 
         Raises:
             TypeError: the key is neither text nor bytes, or the time is not a number.
@@ -382,7 +406,7 @@ class Client:
 
     @_with_verb(_Verb.store_multi_async)
     def set_multi_async(self) -> None:
-        """Like ``set_multi``, but ``get_result()`` returns a dict that maps each key to its status.
+        """Like ``set_multi``, but ``getresult_of()`` returns a dict that maps each key to its status.
 
         A status is STORED or NOT_STORED. The result is None if Redis is unavailable.
         """
@@ -404,11 +428,15 @@ class Client:
     def delete(self, key: Key, seconds: float = 0, namespace: str | None = None) -> int:
         """Delete the value; return 2 if there was one, 1 if there was none, 0 if Redis is unavailable.
 
+        A key that an earlier call has locked counts as one with a value: its lock ends, or is replaced by the
+        new one.
+
         Args:
             key: the key, as text or bytes.
             seconds: how long to refuse ``add`` (but not ``set``) of this key, rounded up. If it exceeds a
                 month, it is a time in seconds since the epoch.
-            namespace: the key's namespace; identical keys in different namespaces are independent.
+            namespace: the key's namespace; equal keys in different namespaces are independent. None means the
+                namespace of ``namespace_manager``.
 
         Raises:
             TypeError: the key is neither text nor bytes, or seconds is not a number.
@@ -433,19 +461,19 @@ class Client:
         seconds: float = 0,
         key_prefix: str | bytes = "",
         namespace: str | None = None,
-        rpc: object = None,
+        rpc: RPC | None = None,
     ) -> Result[list[int] | None]:
-        """Like ``delete_multi``, but ``get_result()`` returns a list with a status for each key.
+        """Like ``delete_multi``, but ``getresult_of()`` returns a list with a status for each key.
 
         The result is None if Redis is unavailable.
         """
-        return Result(self._delete(keys, seconds, key_prefix, namespace))
+        return result_of(lambda: self._delete(keys, seconds, key_prefix, namespace), rpc)
 
     def _delete(
         self, keys: Iterable[Key], seconds: float, key_prefix: str | bytes, namespace: str | None
     ) -> list[int] | None:
         has_lock = encoding.whole_seconds(seconds, "seconds") > 0
-        stored = [encoding.server_key(key, key_prefix, namespace) for key in keys]
+        stored = [_stored(key, key_prefix, namespace) for key in keys]
         try:
             return cache.delete(stored, _expires_at(seconds) if has_lock else None)
         except StoreUnavailableError as error:
@@ -467,7 +495,7 @@ class Client:
         deltas = []
         for key, delta in mapping.items():
             encoding.unsigned(abs(delta) if isinstance(delta, int) else delta, "delta")
-            deltas.append((encoding.server_key(key, key_prefix, namespace), delta))
+            deltas.append((_stored(key, key_prefix, namespace), delta))
         try:
             numbers = cache.offset(deltas, _expires_at(0), initial_value)
         except StoreUnavailableError as error:
@@ -481,10 +509,10 @@ class Client:
         key_prefix: str | bytes = "",
         namespace: str | None = None,
         initial_value: int | None = None,
-        rpc: object = None,
+        rpc: RPC | None = None,
     ) -> Result[dict[Any, int | None]]:
-        """Like ``offset_multi``, but the result is available from ``get_result()``."""
-        return Result(self.offset_multi(mapping, key_prefix, namespace, initial_value))
+        """Like ``offset_multi``, but the result is available from ``getresult_of()``."""
+        return result_of(lambda: self.offset_multi(mapping, key_prefix, namespace, initial_value), rpc)
 
     @_with_verb(_Verb.offset)
     def incr(self) -> None:
@@ -493,7 +521,8 @@ class Client:
         Args:
             key: a key, or an iterable of keys; for the latter, a dict of key to number is returned.
             delta: the non-negative amount to add.
-            namespace: the key's namespace; identical keys in different namespaces are independent.
+            namespace: the key's namespace; equal keys in different namespaces are independent. None means the
+                namespace of ``namespace_manager``.
             initial_value: the number to start from if the key is missing; the delta is added to it.
 
         Raises:
@@ -507,11 +536,11 @@ class Client:
 
     @_with_verb(_Verb.offset_async)
     def incr_async(self) -> None:
-        """Like ``incr``, but the result is available from ``get_result()``."""
+        """Like ``incr``, but the result is available from ``getresult_of()``."""
 
     @_with_verb(_Verb.offset_async)
     def decr_async(self) -> None:
-        """Like ``decr``, but the result is available from ``get_result()``."""
+        """Like ``decr``, but the result is available from ``getresult_of()``."""
 
     # --- the whole cache ------------------------------------------------------------------
 
@@ -528,9 +557,9 @@ class Client:
             return False
         return True
 
-    def flush_all_async(self, rpc: object = None) -> Result[bool]:
-        """Like ``flush_all``, but the result is available from ``get_result()``."""
-        return Result(self.flush_all())
+    def flush_all_async(self, rpc: RPC | None = None) -> Result[bool]:
+        """Like ``flush_all``, but the result is available from ``getresult_of()``."""
+        return result_of(self.flush_all, rpc)
 
     def get_stats(self) -> dict[str, int] | None:
         """Return the cache's statistics, or None if Redis is unavailable.
@@ -546,6 +575,6 @@ class Client:
             _log_unavailable("get_stats", error)
             return None
 
-    def get_stats_async(self, rpc: object = None) -> Result[dict[str, int] | None]:
-        """Like ``get_stats``, but the result is available from ``get_result()``."""
-        return Result(self.get_stats())
+    def get_stats_async(self, rpc: RPC | None = None) -> Result[dict[str, int] | None]:
+        """Like ``get_stats``, but the result is available from ``getresult_of()``."""
+        return result_of(self.get_stats, rpc)

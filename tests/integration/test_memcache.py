@@ -175,6 +175,41 @@ def test_delete_with_seconds_locks_the_key_against_add_but_not_set(clock: Stoppe
     assert memcache.add("a", 2) is True
 
 
+def test_a_deletion_may_be_repeated_while_the_lock_lasts(clock: StoppedClock) -> None:
+    """The new lock replaces the old one, and without seconds the lock ends."""
+    memcache.set("k", 1)
+    assert memcache.delete("k", seconds=5) == memcache.DELETE_SUCCESSFUL
+    clock.advance(4)
+    assert memcache.delete("k", seconds=5) == memcache.DELETE_SUCCESSFUL
+    clock.advance(4)
+    assert memcache.add("k", 2) is False
+
+    assert memcache.delete("k") == memcache.DELETE_SUCCESSFUL
+    assert memcache.add("k", 2) is True
+    memcache.delete("k", seconds=5)
+    clock.advance(5)
+    assert memcache.delete("k", seconds=5) == memcache.DELETE_ITEM_MISSING
+
+
+def test_the_functions_may_use_another_client() -> None:
+    """One with hooks, as its author wants persistent ids."""
+
+    class Shouting(memcache.Client):
+        def get(self, key: Any, namespace: str | None = None, for_cas: bool = False) -> Any:
+            return str(super().get(key, namespace, for_cas)).upper()
+
+    memcache.set("k", "text")
+    memcache.setup_client(Shouting())
+    try:
+        assert memcache.get("k") == "TEXT"
+        assert memcache.set("k", "other") is True
+        assert memcache.get("k") == "OTHER"
+    finally:
+        memcache.setup_client(memcache.Client())
+
+    assert memcache.get("k") == "other"
+
+
 def test_a_value_lives_as_long_as_it_was_given(clock: StoppedClock) -> None:
     memcache.set("length", 1, time=60)
     memcache.set("instant", 1, time=clock.now() + 90)
