@@ -7,6 +7,7 @@ from lastacross.errors import (
     ConnectionClosedError,
     DNSLookupFailedError,
     DownloadError,
+    InternalTransientError,
     InvalidMethodError,
     MalformedReplyError,
     PayloadTooLargeError,
@@ -26,13 +27,18 @@ from lastacross.urlfetch.calls import (
     make_fetch_call,
     set_default_fetch_deadline,
 )
+from lastacross.urlfetch.fetching import MAX_REDIRECTS
 from lastacross.urlfetch.requests import DELETE, GET, HEAD, PATCH, POST, PUT
 from lastacross.urlfetch.response import Headers, Response
+
+# App Engine's older name.
+Fetch = fetch
 
 __all__ = [
     "DELETE",
     "GET",
     "HEAD",
+    "MAX_REDIRECTS",
     "PATCH",
     "POST",
     "PUT",
@@ -42,7 +48,9 @@ __all__ = [
     "DeadlineExceededError",
     "DownloadError",
     "Error",
+    "Fetch",
     "Headers",
+    "InternalTransientError",
     "InvalidMethodError",
     "InvalidURLError",
     "MalformedReplyError",

@@ -42,16 +42,16 @@ _threads = Threads("urlfetch", CALLS_AT_ONCE)
 _defaults = threading.local()
 
 
-def set_default_fetch_deadline(seconds: float | None) -> None:
+def set_default_fetch_deadline(value: float | None) -> None:
     """Set the default deadline for this thread's fetches; without it the default is 5 s.
 
     Args:
-        seconds: the deadline in seconds; None restores the default of 5.
+        value: the deadline in seconds; None restores 5.
 
     Raises:
         TypeError, ValueError: the value is not a valid duration.
     """
-    _defaults.seconds = None if seconds is None else _checked(seconds)
+    _defaults.seconds = None if value is None else _checked(value)
 
 
 def get_default_fetch_deadline() -> float | None:

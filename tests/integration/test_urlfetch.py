@@ -489,7 +489,7 @@ def test_deadlines_have_a_default_and_a_most(monkeypatch: pytest.MonkeyPatch) ->
         with delivering(task):
             urlfetch.fetch("http://x.example/", deadline=1000)
             urlfetch.make_fetch_call(urlfetch.create_rpc(deadline=2), "http://x.example/").wait()
-    urlfetch.set_default_fetch_deadline(20)
+    urlfetch.set_default_fetch_deadline(value=20)
     assert urlfetch.get_default_fetch_deadline() == 20
     urlfetch.fetch("http://x.example/")
     urlfetch.fetch("http://x.example/", deadline=1)
@@ -900,3 +900,9 @@ def test_a_body_may_be_of_any_bytes() -> None:
         result = urlfetch.fetch(server.url)
 
     assert (result.content, result.headers["Content-Encoding"]) == (body, "br")
+
+
+def test_app_engines_other_names_are_there() -> None:
+    assert urlfetch.Fetch is urlfetch.fetch
+    assert urlfetch.MAX_REDIRECTS == 5
+    assert issubclass(urlfetch.InternalTransientError, urlfetch.Error)
