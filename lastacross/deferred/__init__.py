@@ -19,7 +19,7 @@ from lastacross.deferred.calls import (
     serialize,
     task,
 )
-from lastacross.deferred.delivery import handle, outcome, set_log_level
+from lastacross.deferred.delivery import Handler, application, handle, outcome, set_log_level
 from lastacross.errors import DeferredError as Error
 from lastacross.errors import PermanentTaskFailure, SingularTaskFailure
 
@@ -27,8 +27,10 @@ __all__ = [
     "DEFAULT_QUEUE",
     "DEFAULT_URL",
     "Error",
+    "Handler",
     "PermanentTaskFailure",
     "SingularTaskFailure",
+    "application",
     "defer",
     "handle",
     "invoke_member",

@@ -32,6 +32,13 @@ _GENERATORS = (GeneratorType, AsyncGeneratorType)
 _GENERATOR = "it is a generator, and calling it runs nothing; defer a function that runs it to its end"
 
 
+class UndeferrableCallError(ValueError, pickle.PicklingError):
+    """Raised for a call that cannot be deferred.
+
+    App Engine raised one of the two base classes, depending on the reason.
+    """
+
+
 class UnverifiedCallError(PermanentTaskFailure):
     """Raised for a call without a valid signature; it is kept, because this process's key may be wrong."""
 
@@ -72,7 +79,8 @@ def defer(
 
     Raises:
         ValueError: a worker could not call ``obj`` (a lambda, a nested function, …), or ``obj`` or an
-            argument cannot be pickled; the message names the remedy.
+            argument cannot be pickled; the message names the remedy. The error is a
+            ``pickle.PicklingError``, too.
         InvalidTaskError, UnknownQueueError, TransientError, …: as for ``taskqueue.add``.
     """
     options = _options(_countdown, _eta, _headers, _name, _target, url=_url, retry_options=_retry_options)
@@ -186,11 +194,11 @@ def _own_signatures() -> Signatures:
 
 def _check_callable(obj: Callable[..., object]) -> None:
     if not callable(obj):
-        raise ValueError(f"{obj!r} cannot be deferred: it is not callable")
+        raise UndeferrableCallError(f"{obj!r} cannot be deferred: it is not callable")
     if _runs_nothing(obj):
-        raise ValueError(f"{_name_of(obj)} cannot be deferred: {_GENERATOR}")
+        raise UndeferrableCallError(f"{_name_of(obj)} cannot be deferred: {_GENERATOR}")
     if getattr(obj, "__module__", None) == "__main__":
-        raise ValueError(
+        raise UndeferrableCallError(
             f"{_name_of(obj)} cannot be deferred: it is defined in the program that was started (__main__), "
             "which a worker does not import; move it to a module of the application"
         )
@@ -221,7 +229,7 @@ def _importable(obj: Callable[..., object]) -> tuple[Callable[..., object], tupl
     if owner is None or isinstance(owner, ModuleType):
         return obj, ()
     if getattr(owner, obj.__name__, None) is None:
-        raise ValueError(
+        raise UndeferrableCallError(
             f"{_name_of(obj)} cannot be deferred: its object has no attribute {obj.__name__!r}; "
             "defer a method that is reached by its own name, not a private or renamed one"
         )
@@ -239,7 +247,7 @@ def _refuse(obj: Callable[..., object], error: Exception) -> NoReturn:
             f"it or one of its arguments cannot be pickled ({error}); defer a function at the top level of "
             "a module, and give it plain values, for example a key instead of an open file or session"
         )
-    raise ValueError(f"{name} cannot be deferred: {remedy}") from error
+    raise UndeferrableCallError(f"{name} cannot be deferred: {remedy}") from error
 
 
 def _unwrapped(obj: Any) -> Any:
@@ -258,8 +266,8 @@ def _name_of(obj: object) -> str:
 # --- running a call -----------------------------------------------------------------------
 
 
-def run(body: bytes) -> object:
-    """Run a call that was encoded by ``serialize``, and return its result; a coroutine is run to completion.
+def run(data: bytes) -> object:
+    """Run a call that was encoded by ``serialize``, and return its result; a coroutine is run to its end.
 
     Raises:
         MissingCallError: this process does not have the function, or cannot import its module.
@@ -269,7 +277,7 @@ def run(body: bytes) -> object:
         DeadlineExceededError: the task's deadline cancelled the coroutine.
         Exception: any exception that the function raises.
     """
-    function, args, kwargs = _load(body)
+    function, args, kwargs = _load(data)
     current = taskqueue.current_task()
     if current is not None:
         current.handler = _handler_name(function, args)

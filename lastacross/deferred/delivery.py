@@ -76,23 +76,75 @@ def _log_failure(failure: Exception, seen: dict[str, Any]) -> int:
 
 
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
+Environ = MutableMapping[str, Any]
+Answer = tuple[str, HTTPStatus, list[tuple[str, str]]]
+"""The text, the status and the headers of an answer."""
+
+_PLAIN = ("Content-Type", "text/plain; charset=utf-8")
+_NOT_A_TASK = "This URL is for deferred tasks; it does not accept requests from outside.\n"
 
 
-def handle(environ: MutableMapping[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+def handle(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     """The WSGI application for ``/_ah/queue/deferred``; it answers with the status of the call's outcome.
 
     It answers any request other than a POST with 405, and any that does not come from a task with 403. Tasks
     are recognized by ``environ["lastacross.task"]``, which no HTTP request can set.
     """
-    allow: list[tuple[str, str]] = []
-    if environ["REQUEST_METHOD"] != "POST":
-        status, text = 405, "Only tasks may post to this URL.\n"
-        allow = [("Allow", "POST")]
-    elif environ.get("lastacross.task") is None:
-        status, text = 403, "This URL is for deferred tasks; it does not accept requests from outside.\n"
-    else:
-        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        status, text = outcome(body), ""
-    headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(text)))]
-    start_response(f"{status} {HTTPStatus(status).phrase}", headers + allow)
+    text, status, headers = Handler().post(environ)
+    start_response(f"{status.value} {status.phrase}", [*headers, ("Content-Length", str(len(text)))])
     return [text.encode()]
+
+
+class Handler:
+    """App Engine's handler of deferred calls, for an application that serves a URL given as ``_url``.
+
+    An instance is a WSGI application. The handler of a framework may call ``post`` instead.
+    """
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer as ``/_ah/queue/deferred`` does."""
+        return handle(environ, start_response)
+
+    def post(self, environ: Environ) -> Answer:
+        """Run the call of this request, log any failure, and return the answer.
+
+        The status is 200, 408 or 500 as for ``outcome``; 405 for another method than POST, and 403 for a
+        request that is not a task.
+        """
+        refusal = _refusal(environ)
+        if refusal is not None:
+            return refusal
+        return "", HTTPStatus(outcome(_body_of(environ))), [_PLAIN]
+
+    def run_from_request(self, environ: Environ) -> Answer:
+        """Run the call of this request, and return the answer; an exception of the call propagates.
+
+        Raises:
+            PermanentTaskFailure, SingularTaskFailure, Exception: as for ``run``.
+        """
+        refusal = _refusal(environ)
+        if refusal is not None:
+            return refusal
+        run(_body_of(environ))
+        return "Success", HTTPStatus.OK, [_PLAIN]
+
+
+application = Handler()
+"""App Engine's WSGI application for deferred calls."""
+
+
+def _refusal(environ: Environ) -> Answer | None:
+    if environ["REQUEST_METHOD"] != "POST":
+        return (
+            "Only tasks may post to this URL.\n",
+            HTTPStatus.METHOD_NOT_ALLOWED,
+            [_PLAIN, ("Allow", "POST")],
+        )
+    if environ.get("lastacross.task") is None:
+        return _NOT_A_TASK, HTTPStatus.FORBIDDEN, [_PLAIN]
+    return None
+
+
+def _body_of(environ: Environ) -> bytes:
+    body: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    return body

@@ -213,6 +213,13 @@ def test_a_lambda_is_refused_with_the_remedy() -> None:
             deferred.defer(function)
 
 
+@pytest.mark.parametrize("refused", [a_lambda, "record", numbers])
+def test_a_refused_call_is_a_pickling_error_too(refused: Any) -> None:
+    """App Engine's programs catch this error."""
+    with pytest.raises(pickle.PicklingError, match="cannot be deferred"):
+        deferred.defer(refused)
+
+
 def test_a_nested_function_is_refused_with_the_remedy() -> None:
     """A worker could not find it."""
 
@@ -587,6 +594,53 @@ def test_the_handler_takes_tasks_only() -> None:
 
     assert (status, calls) == ("403 Forbidden", [])
     assert b"deferred tasks" in text
+
+
+def request_of(body: bytes, **environ: Any) -> dict[str, Any]:
+    """The environ of a task with this body, as a framework passes it on."""
+    return {
+        "REQUEST_METHOD": "POST",
+        "CONTENT_LENGTH": str(len(body)),
+        "wsgi.input": io.BytesIO(body),
+        "lastacross.task": object(),
+        **environ,
+    }
+
+
+def test_an_application_may_serve_calls_at_a_url_of_its_own() -> None:
+    """By App Engine's handler, in a framework or as a WSGI application."""
+    handler = deferred.Handler()
+    assert handler.post(request_of(deferred.serialize(record, 1)))[1] == 200
+    assert handler.run_from_request(request_of(deferred.serialize(record, 2)))[0] == "Success"
+    answered: list[Any] = []
+    answer = deferred.application(
+        request_of(deferred.serialize(record, 3)), lambda status, headers: answered.append(status)
+    )
+
+    assert (b"".join(answer), answered) == (b"", ["200 OK"])
+    assert [args for args, _ in calls] == [(1,), (2,), (3,)]
+    assert deferred.run(data=deferred.serialize(record, 4)) == "recorded"
+
+
+def test_the_handler_answers_failures_or_lets_them_through() -> None:
+    """Its ``post`` answers as the engine does; ``run_from_request`` raises the exception."""
+    handler = deferred.Handler()
+    for error, status, _ in OUTCOMES:
+        assert handler.post(request_of(deferred.serialize(fail, error)))[1] == status
+        with pytest.raises(type(error)):
+            handler.run_from_request(request_of(deferred.serialize(fail, error)))
+
+
+@pytest.mark.parametrize(
+    ("environ", "status"), [({"REQUEST_METHOD": "GET"}, 405), ({"lastacross.task": None}, 403)]
+)
+def test_the_handler_refuses_what_is_no_task(environ: dict[str, Any], status: int) -> None:
+    """Both ways, and nothing runs."""
+    handler = deferred.Handler()
+    for method in (handler.post, handler.run_from_request):
+        assert method(request_of(deferred.serialize(record), **environ))[1] == status
+
+    assert calls == []
 
 
 def test_a_body_without_length_is_no_call() -> None:
