@@ -1,12 +1,10 @@
 """Decides when a worker process should be replaced by a new one, because libraries may leak memory."""
 
-import os
 import random
-import resource
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+
+from lastacross.runtime import resident_bytes
 
 MEBIBYTE = 2**20
 # Each process draws its own limits at random, between this fraction of the configured ones and the whole,
@@ -34,13 +32,6 @@ class RecyclingLimits:
 
 
 UNLIMITED = RecyclingLimits()
-
-
-def resident_bytes() -> int:
-    """This process's resident set; on macOS, its peak."""
-    if sys.platform == "linux":
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 class Recycling:

@@ -28,6 +28,7 @@ from lastacross.broker import (
 )
 from lastacross.clock import SYSTEM
 from lastacross.errors import StoreUnavailableError
+from lastacross.runtime import resident_bytes
 from lastacross.stop_signals import handle_stop_signals
 from lastacross.store import RQ_SUSPENDED, Store, translated_errors
 from lastacross.worker.deadline import Deadlines
@@ -44,7 +45,7 @@ from lastacross.worker.leasing import (
 )
 from lastacross.worker.maintenance import START_PATIENCE_SECONDS, Maintenance, Renewer
 from lastacross.worker.outcomes import EndListener, OutcomeRecorder, no_listener
-from lastacross.worker.recycling import UNLIMITED, Recycling, RecyclingLimits, resident_bytes
+from lastacross.worker.recycling import UNLIMITED, Recycling, RecyclingLimits
 from lastacross.worker.remote import RemoteDelivery
 from lastacross.worker.rq_compat import HEARTBEAT_TTL_SECONDS, RqWorker
 from lastacross.worker.runners import Attempts, Runners

@@ -2,7 +2,8 @@
 
 import pytest
 
-from lastacross.worker.recycling import MEBIBYTE, Recycling, RecyclingLimits, resident_bytes
+from lastacross.runtime import resident_bytes
+from lastacross.worker.recycling import MEBIBYTE, Recycling, RecyclingLimits
 
 
 def test_without_limits_a_process_goes_on() -> None:
