@@ -30,7 +30,7 @@ def import_own(name: str, root: Path) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
             raise ApplicationModuleError(f"there is no module `{error.name}` in {root}") from error
-        problem = f"`{name}` imports `{error.name}`, which is not installed{_remedy(error.name or '')}"
+        problem = f"`{name}` imports `{error.name}`, which is not installed{_hint(error.name)}"
         raise ApplicationModuleError(problem) from error
     except (Exception, SystemExit) as error:  # sys.exit() in a module must not end the process
         reason = f"{type(error).__name__}: {error}{_place(error, root)}"
@@ -39,10 +39,11 @@ def import_own(name: str, root: Path) -> ModuleType:
     return module
 
 
-def _remedy(missing: str) -> str:
-    """Return where to read about a module of App Engine's SDK, or '' for any other module."""
-    is_sdk = missing == "google" or f"{missing}.".startswith("google.appengine.")
-    return f"; see {SDK_PAGE}" if is_sdk else ""
+def _hint(missing: str | None) -> str:
+    """Return the remedy for a program of App Engine, or ''."""
+    if missing == "google" or (missing or "").startswith("google.appengine"):
+        return ": set `google_names: true` in app.yaml; docs/appengine.md explains it"
+    return ""
 
 
 def _place(error: BaseException, root: Path) -> str:

@@ -30,7 +30,7 @@ FOUNDATION: dict[str, set[str]] = {
     "files": set(),
     "rpc": set(),
     "pickled_names": set(),
-    "runtime": set(),
+    "runtime": {"clock"},
     "stop_signals": set(),
     "cron": {"errors"},
     "signing": {"errors"},
@@ -44,6 +44,8 @@ FOUNDATION: dict[str, set[str]] = {
     "otel": {"logs", "tracing"},
     "cancellation": set(),
     "application_modules": {"errors"},
+    "google_names": {"errors"},
+    "namespace_manager": {"errors", "log_context"},
 }
 
 # Room → the rooms that it may use beside the foundation. docs/internals.md draws it.
@@ -100,7 +102,17 @@ SHARED = "programs.shared"
 # What a program may use of the engine, beside `lastacross` itself: the faces, and what they are made for.
 FACES = {
     *("taskqueue", "deferred", "memcache", "channel", "urlfetch", "datastore", "longtasks", "webapp"),
-    *("start_limits", "config", "events", "clock", "errors", "pickled_names", "runtime"),
+    *(
+        "start_limits",
+        "config",
+        "events",
+        "clock",
+        "errors",
+        "pickled_names",
+        "runtime",
+        "google_names",
+        "namespace_manager",
+    ),
 }
 
 # Outside package → the modules (or, with a dot at the end, the packages) that may import it.

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from lastacross.config import handlers, includes
 from lastacross.config.diagnostics import UnusableError, likely, shown
-from lastacross.config.document import Count, Document, Entry, Path_, one_of, parsed
+from lastacross.config.document import Count, Document, Entry, Path_, Switch, one_of, parsed
 from lastacross.config.known_keys import (
     APP_KEYS,
     CONSOLE_PAGES,
@@ -135,7 +135,7 @@ class FileEntry(IncludedEntry):
     default_expiration: Annotated[int, parsed(parse_expiration)] | None = None
     error_handlers: Any = None
     inbound_services: list[str] | None = None
-    security_headers: SecurityHeadersEntry | None = None
+    google_names: Switch | None = None
 
 
 def read(document: Document, included: Sequence[Document] = ()) -> AppConfig:
@@ -160,7 +160,7 @@ def read(document: Document, included: Sequence[Document] = ()) -> AppConfig:
         inbound_services=_inbound_services(top.inbound_services or [], document),
         skip_files=_skip_files(document, included),
         included=tuple(one.name for one in included),
-        security_headers=_security_headers(top.security_headers),
+        google_names=bool(top.google_names),
     )
 
 

@@ -141,8 +141,8 @@ class AppConfig:
     """The supported settings of app.yaml and its included files.
 
     ``skip_files`` are matched from the beginning of a path relative to the application's folder. ``included``
-    holds the included files' paths, relative to that folder. ``security_headers`` map a header's name to the
-    value that the application's responses get, or to None to omit the header.
+    holds the included files' paths, relative to that folder. ``google_names`` lets the application import
+    ``google.appengine``.
     """
 
     service: str = "default"
@@ -154,7 +154,7 @@ class AppConfig:
     inbound_services: frozenset[str] = frozenset()
     skip_files: tuple[re.Pattern[str], ...] = DEFAULT_SKIP_FILES
     included: tuple[str, ...] = ()
-    security_headers: Mapping[str, str | None] = field(default_factory=_nothing)
+    google_names: bool = False
 
     def is_skipped(self, path: str) -> bool:
         """Return whether App Engine would not have uploaded this file or folder, or one of its parents.

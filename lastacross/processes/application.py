@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from lastacross import config, console, datastore, deferred, tracing, webapp
+from lastacross import config, console, datastore, deferred, google_names, tracing, webapp
 from lastacross.channel import web
 from lastacross.config import Config
 from lastacross.errors import ConfigError
@@ -78,7 +78,8 @@ def prepare_process(configuration: Config, *, server_software: str | None = None
         server_software: the value of SERVER_SOFTWARE, or None to use the configuration's.
 
     Raises:
-        ConfigError: LASTACROSS_TRACES is on, but the extra ``otel`` is not installed.
+        ConfigError: LASTACROSS_TRACES is on, but the extra ``otel`` is not installed; or app.yaml has
+            ``google_names``, but the real ``google.appengine`` is installed.
     """
     if configuration.settings.traces:
         enable_traces()
@@ -89,6 +90,8 @@ def prepare_process(configuration: Config, *, server_software: str | None = None
     os.environ[SERVER_SOFTWARE] = server_software or configuration.settings.server_software
     root = str(configuration.root)
     sys.path[:] = [root, *(entry for entry in sys.path if entry != root)]
+    if configuration.app.google_names:
+        google_names.install()
 
 
 def enable_traces() -> None:

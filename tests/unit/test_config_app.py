@@ -78,6 +78,17 @@ def test_every_key_that_is_acted_on_is_read(app_root: Path) -> None:
     assert loaded.notices == ()
 
 
+@pytest.mark.parametrize(("value", "is_on"), [("true", True), ("yes", True), ("false", False), ("", False)])
+def test_google_names_is_a_switch(app_root: Path, value: str, is_on: bool) -> None:
+    """Off unless it is given."""
+    loaded = load(app_root, f"google_names: {value}\nhandlers:\n- {{url: /.*, script: main.app}}\n")
+
+    assert loaded.app.google_names is is_on
+    assert loaded.notices == ()
+    with pytest.raises(ConfigError, match="google_names 'maybe'"):
+        load(app_root, "google_names: maybe\n")
+
+
 @pytest.mark.parametrize(
     ("url", "path", "is_match"),
     [

@@ -1,0 +1,5 @@
+"""The names of ``google.appengine.runtime``."""
+
+from lastacross.errors import DeadlineExceededError
+
+__all__ = ["DeadlineExceededError"]
