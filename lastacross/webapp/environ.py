@@ -44,8 +44,8 @@ PROXY_USER = "lastacross.proxy_user"
 IS_CROSS_SITE = "lastacross.is_cross_site"
 # Set to the exception that a handler raised, for the log line and the delivery's record.
 FAILURE = "lastacross.failure"
-# Set while one of app.yaml's handlers answers, so that the response gets the application's security headers.
-IS_APPLICATION = "lastacross.is_application"
+# A list of the exceptions that a framework has turned into pages of its own. A copy of the environ shares it.
+FRAMEWORK_ERRORS = "lastacross.framework_errors"
 # Set when a handler aborts (`self.abort(404)`), to the Refusal that our page should show.
 REFUSAL = "lastacross.refusal"
 

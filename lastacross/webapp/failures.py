@@ -10,6 +10,7 @@ from lastacross.errors import DatastoreUnavailableError, QueueDrainingError, Sto
 from lastacross.webapp import webob_compat
 from lastacross.webapp.environ import (
     FAILURE,
+    FRAMEWORK_ERRORS,
     REFUSAL,
     Body,
     Environ,
@@ -58,12 +59,16 @@ class _Guard:
         self._environ = environ
         self._start_response = start_response
         self._is_started = False
+        self._is_calling = True
+        self._noted: list[Exception] = []
 
     def run(self, application: Wsgi) -> Body:
+        self._environ[FRAMEWORK_ERRORS] = self._noted
         try:
             body = application(self._environ, self._start)
         except Exception as error:
             return self._fail(error)
+        self._is_calling = False
         failure, refusal = self._environ.get(FAILURE), self._environ.get(REFUSAL)
         if not self._is_started and (failure is not None or refusal is not None):
             close(body)
@@ -74,6 +79,9 @@ class _Guard:
     def _start(
         self, status: str, headers: Headers, exc_info: "OptExcInfo | None" = None, /
     ) -> Callable[[bytes], object]:
+        if self._noted and self._is_calling and status.startswith("5") and is_internal(self._environ):
+            # Nobody reads a framework's page in the answer to a task.
+            self._environ[FAILURE] = self._noted[-1]
         if FAILURE in self._environ or REFUSAL in self._environ:
             return lambda _data: None
         self._is_started = True
@@ -81,7 +89,11 @@ class _Guard:
 
     def _fail(self, error: Exception) -> Body:
         self._environ[FAILURE] = error
-        return self._answer(_refusal_for(error, self._environ))
+        # A framework logs the exceptions that it turns into pages.
+        return self._answer(_refusal_for(error, self._environ, is_logged=self._has_noted(error)))
+
+    def _has_noted(self, error: Exception) -> bool:
+        return any(each is error for each in self._noted)
 
     def _answer(self, refusal: Refusal | None) -> Body:
         def restart(
@@ -111,8 +123,8 @@ class _GuardedBody:
         close(self._body)
 
 
-def _refusal_for(error: Exception, environ: Environ) -> Refusal:
-    """Log an exception and return the response to it."""
+def _refusal_for(error: Exception, environ: Environ, *, is_logged: bool) -> Refusal:
+    """Log an exception unless that has been done, and return the response to it."""
     for kind, message in UNAVAILABLE:
         if isinstance(error, kind):
             _log.warning("request.unavailable", path=path_of(environ), error=str(error))
@@ -124,7 +136,8 @@ def _refusal_for(error: Exception, environ: Environ) -> Refusal:
     if _is_raised_by_form(error):
         _log.info("request.unreadable", path=path_of(environ), error=f"{type(error).__name__}: {error}")
         return Refusal(400, UNREADABLE)
-    _log.error("request.fail", path=path_of(environ), error=type(error).__name__, exc_info=error)
+    if not is_logged:
+        _log.error("request.fail", path=path_of(environ), error=type(error).__name__, exc_info=error)
     # Keep the task's response in the delivery, for anyone who investigates the failure.
     return Refusal(500, f"{type(error).__name__}: {error}" if is_internal(environ) else "")
 

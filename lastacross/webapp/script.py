@@ -11,7 +11,7 @@ from lastacross import config, handler_calls
 from lastacross.application_modules import import_own
 from lastacross.config import Config
 from lastacross.errors import ApplicationModuleError, ConfigError
-from lastacross.webapp import webapp2_compat
+from lastacross.webapp import frameworks, webapp2_compat
 from lastacross.webapp.environ import FAILURE, Body, Environ, Headers, Start, Wsgi, close
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ def _load(dotted: str, root: Path) -> Wsgi:
         raise _error(dotted, f"module `{module_name}` has no `{name}`")
     if not callable(found):
         raise _error(dotted, f"`{name}` is a {type(found).__name__}, not a WSGI application")
+    # The import may have brought a framework along.
+    frameworks.watch()
     return webapp2_compat.prepare(cast(Wsgi, found))
 
 
