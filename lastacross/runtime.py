@@ -20,12 +20,13 @@ Hook = Callable[[], object]
 
 
 class Shutdown:
-    """A process's shutdown: its hook, and whether it has begun."""
+    """A process's shutdown: its hook, whether it has begun, and what is done at its end."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._hook: Hook | None = None
         self._has_begun = False
+        self._at_end: list[Hook] = []
 
     @property
     def has_begun(self) -> bool:
@@ -47,6 +48,18 @@ class Shutdown:
         with self._lock:
             before, self._hook = self._hook, hook
         return before
+
+    def at_end(self, function: Hook) -> None:
+        """Call this function, which must not raise, when the process has no work left and ends.
+
+        The application's threads still run then; ``atexit`` would be too late for those of an executor.
+        """
+        self._at_end.append(function)
+
+    def end(self) -> None:
+        """Call the functions of ``at_end``, the latest first."""
+        while self._at_end:
+            self._at_end.pop()()
 
     def take_hook(self) -> Hook | None:
         """Return the hook for the caller to call; later calls return None, so that it is called only once."""

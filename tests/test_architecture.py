@@ -131,6 +131,7 @@ DOORS = {
     "structlog": {"lastacross.logs"},
     "whitenoise": {"lastacross.webapp."},
     "limits": {"lastacross.start_limits"},
+    "a2wsgi": {"lastacross.webapp.asgi"},
     "argon2": {"lastacross.accounts.passwords"},
     "multipart": {"lastacross.webapp.multipart_form"},
     "opentelemetry": {"lastacross.otel"},

@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
+from lastacross import runtime
+
 INTERRUPTED = 130
 """The exit code after Ctrl-C."""
 THREADS_SECONDS = 30.0
@@ -30,14 +32,15 @@ _BUFFERED = frozenset({io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom})
 def end_process(code: int) -> NoReturn:
     """End this process like ``sys.exit(code)``, but without freeing its objects; main thread only.
 
-    This waits up to ``THREADS_SECONDS`` for non-daemon threads, runs all ``atexit`` hooks (the application's,
-    logging's, the datastore's) and flushes open files.
+    It ends ASGI applications and waits for threads that are not daemons, up to ``THREADS_SECONDS``. Then it
+    runs all ``atexit`` hooks (the application's, logging's, the datastore's) and flushes open files.
     """
     if sys.getprofile() is not None or sys.gettrace() is not None:
         sys.exit(code)  # a profiler or debugger has work to do afterwards
     # A second Ctrl-C ends the wait for a thread or a hook.
     end_at_interrupt()
     _end_in_spite_of_threads(code, THREADS_SECONDS)
+    runtime.PROCESS.end()
     threading._shutdown()  # type: ignore[attr-defined]
     signal.setitimer(signal.ITIMER_REAL, 0)
     _finish(code)

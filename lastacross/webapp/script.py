@@ -1,9 +1,11 @@
 """Loads, calls and inspects the application's code, which app.yaml's ``script:`` names by a dotted name."""
 
 import functools
+import importlib
+import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import webapp2
 
@@ -22,14 +24,15 @@ AUTO = "main.app"
 
 
 def load_script(dotted: str, root: Path | None = None) -> Wsgi:
-    """The WSGI application named by a ``script:``; the first call imports its module.
+    """The application named by a ``script:`` as a WSGI one; the first call imports its module.
 
     Args:
         dotted: ``module.app``, ``package.module.app`` or ``auto``.
         root: the application's folder, which is put first on ``sys.path``; by default the current folder.
 
     Raises:
-        ConfigError: the module or name does not exist, its import fails, or it is not callable.
+        ConfigError: the module or name does not exist, its import fails, it is not callable, or it is an ASGI
+            application and a2wsgi is not installed.
     """
     return _load(dotted, (root or config.current().root).resolve())
 
@@ -47,10 +50,39 @@ def _load(dotted: str, root: Path) -> Wsgi:
     if found is None:
         raise _error(dotted, f"module `{module_name}` has no `{name}`")
     if not callable(found):
-        raise _error(dotted, f"`{name}` is a {type(found).__name__}, not a WSGI application")
+        raise _error(dotted, f"`{name}` is a {type(found).__name__}, not a WSGI or ASGI application")
     # The import may have brought a framework along.
     frameworks.watch()
+    if is_asgi(found):
+        return _behind_wsgi(found, dotted, name)
     return webapp2_compat.prepare(cast(Wsgi, found))
+
+
+def is_asgi(application: Any) -> bool:
+    """Whether this callable is an ASGI application: a coroutine function, or one with ASGI's parameters."""
+    if inspect.isclass(application):
+        return hasattr(application, "__await__")
+    is_function = inspect.isroutine(application) or isinstance(application, functools.partial)
+    call = application if is_function else application.__call__
+    if inspect.iscoroutinefunction(call):
+        return True
+    try:
+        return list(inspect.signature(call).parameters) == ["scope", "receive", "send"]
+    except (TypeError, ValueError):
+        return False
+
+
+def _behind_wsgi(application: Any, dotted: str, name: str) -> Wsgi:
+    """Adapt an ASGI application, with libraries that other applications do not need."""
+    try:
+        adapted: Wsgi = importlib.import_module("lastacross.webapp.asgi").Adapter(application)
+    except ModuleNotFoundError as error:
+        if error.name != "a2wsgi":
+            raise
+        kind = getattr(application, "__name__", type(application).__name__)
+        problem = f"`{name}` is an ASGI application ({kind}), which needs a2wsgi; install lastacross[asgi]"
+        raise _error(dotted, problem) from error
+    return adapted
 
 
 def contained(application: Wsgi) -> Wsgi:

@@ -40,7 +40,7 @@ def test_a_script_is_found_in_the_application_and_imported_once(root: Path) -> N
         ("nowhere.app", "there is no module `nowhere`"),
         ("front.nowhere.app", "there is no module `front.nowhere`"),
         ("front.nothing", "has no `nothing`"),
-        ("front.number", "is a int, not a WSGI application"),
+        ("front.number", "is a int, not a WSGI or ASGI application"),
         ("needy.app", "imports `a_package_that_is_not_there`, which is not installed"),
         ("sdk.ndb", '`sdk` imports `google`, which is not installed; see docs/appengine.md, "Imports"'),
         ("wrong.app", "SyntaxError"),
