@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from lastacross.config import (
     app,
+    asgi_scripts,
     backends,
     cron,
     dispatch,
@@ -351,6 +352,8 @@ def read_cron(root: Path) -> tuple[CronEntry, ...] | None:
 def check(root: Path, environ: Mapping[str, str], *, is_production: bool = False) -> Findings:
     """Return everything that ``load`` would report, without creating any file.
 
+    A script that needs a2wsgi is a mistake, too, if that is not installed.
+
     Args:
         root: the application's folder.
         environ: the environment, as ``os.environ``.
@@ -362,4 +365,5 @@ def check(root: Path, environ: Mapping[str, str], *, is_production: bool = False
     reading = _Reading(root, environ, may_make_key=False, needs_key=is_production)
     is_complete = is_production and not reading.mistakes
     warnings = settings.warnings(_own(reading)) if is_complete else ()
-    return Findings(tuple(reading.mistakes), reading.notices, reading.files, tuple(warnings))
+    mistakes = (*reading.mistakes, *asgi_scripts.mistakes(reading.app.handlers, reading.root))
+    return Findings(mistakes, reading.notices, reading.files, tuple(warnings))
