@@ -1,6 +1,7 @@
 """ASGI applications behind the WSGI layers: FastAPI, Starlette, Django's, and bare ones that misbehave."""
 
 import contextlib
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +14,10 @@ from webob import Request
 from lastacross import cancellation, runtime, webapp
 from lastacross.errors import ConfigError, DeadlineExceededError
 from lastacross.webapp import script
+from lastacross.worker.deadline import Deadlines
+from lastacross.worker.delivery import Delivery
 from tests.support import django_app
+from tests.support.leased import leased
 from tests.support.modules import own_modules
 from tests.support.web import HOST, Site, site
 
@@ -229,6 +233,41 @@ def test_a_deadline_cancels_the_coroutine(fastapi: Site) -> None:
     assert main_module().EVENTS[-1] == "cancelled"
     assert cancellation.running_in(thread.ident or 0) is None
     assert fastapi.get("/").status_code == 200
+
+
+def test_a_delivery_that_exceeds_its_deadline_has_cancelled_the_coroutine(fastapi: Site) -> None:
+    deadlines = Deadlines(on_stuck=print)
+    deadlines.start()
+    try:
+        delivery = Delivery(fastapi.inside, deadlines, direct_calls={}, deadline_seconds=0.2)
+        outcome = delivery.deliver(leased(url="/wait"))
+        assert outcome.reason == "DeadlineExceededError: not done after 0.2 s"
+        assert main_module().EVENTS[-1] == "cancelled"
+        # The thread and the loop go on.
+        assert delivery.deliver(leased(url="/length", payload=b"abc")).is_success
+        failed = delivery.deliver(leased(url="/fail"))
+        assert isinstance(failed.error, ValueError)
+        assert failed.reason.strip() == "answered 500: 500 Internal Server Error: ValueError: not today"
+    finally:
+        deadlines.stop()
+
+
+def test_a_forked_child_has_a_loop_of_its_own(fastapi: Site) -> None:
+    """The child serves a request by itself, and its end leaves the parent's loop and lifespan alone."""
+    fastapi.get("/")
+    pid = os.fork()
+    if not pid:
+        code = 1
+        with contextlib.suppress(BaseException):
+            text = fastapi.get("/").text
+            runtime.PROCESS.end()
+            code = (
+                0 if text.startswith("hello") and main_module().EVENTS[1:] == ["startup", "shutdown"] else 2
+            )
+        os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert fastapi.get("/").status_code == 200
+    assert main_module().EVENTS == ["startup"]
 
 
 def test_background_tasks_belong_to_the_request(fastapi: Site) -> None:
