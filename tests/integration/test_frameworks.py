@@ -10,7 +10,7 @@ from lastacross import runtime, store, taskqueue, testing
 from lastacross.errors import TaskFailedError
 from lastacross.testing import ApplicationUnderTest
 from tests.support import django_app
-from tests.support.modules import own_modules
+from tests.support.modules import ROOT, own_modules
 
 FLASK = """
 import flask
@@ -140,8 +140,14 @@ app = Starlette(
     exception_handlers={Exception: broken},
 )
 """
-SOURCES = {"flask": FLASK, "django": DJANGO, "starlette": STARLETTE}
-EACH = pytest.mark.parametrize("framework", sorted(SOURCES))
+PAGE = (ROOT / "docs" / "frameworks.md").read_text()
+SOURCES = {
+    "flask": FLASK,
+    "django": DJANGO,
+    "starlette": STARLETTE,
+    "the page": PAGE.partition("```python\n# main.py\n")[2].partition("```")[0],
+}
+EACH = pytest.mark.parametrize("framework", ["django", "flask", "starlette"])
 
 
 @pytest.fixture
@@ -210,3 +216,11 @@ def test_without_the_line_the_protection_refuses_a_task(app: ApplicationUnderTes
 def test_an_exception_that_the_application_handles_is_no_failure(app: ApplicationUnderTest) -> None:
     taskqueue.add(url="/tasks/handled")
     assert [attempt.is_success for attempt in app.run_tasks()] == [True]
+
+
+@pytest.mark.parametrize("framework", ["the page"])
+def test_the_example_of_the_page_runs(app: ApplicationUnderTest, capsys: pytest.CaptureFixture[str]) -> None:
+    Client(app.wsgi).post("/order?to=ann", status=200)
+    assert [attempt.status for attempt in app.run_tasks()] == [200]
+    assert "a mail to ann" in capsys.readouterr().out
+    Client(app.wsgi).post("/tasks/mail", status=403)
