@@ -56,6 +56,10 @@ class Shutdown:
         """
         self._at_end.append(function)
 
+    def not_at_end(self, function: Hook) -> None:
+        """Undo ``at_end``; the function may have been called already."""
+        self._at_end = [each for each in self._at_end if each != function]
+
     def end(self) -> None:
         """Call the functions of ``at_end``, the latest first."""
         while self._at_end:

@@ -94,8 +94,10 @@ class Adapter:
             environ = {**environ, "QUERY_STRING": quote(query, _SAFE_IN_QUERY, "latin-1")}
         call = _Call(environ, loop)
         environ[_CALL] = call
-        middleware = a2wsgi.ASGIMiddleware(self._serve, loop=loop.loop)
-        return _Answer(call, middleware(environ, call.guarded(start_response)))
+        # a2wsgi has types of its own for what the standard library's types describe.
+        middleware: Any = a2wsgi.ASGIMiddleware
+        chunks = middleware(self._serve, loop=loop.loop)(environ, call.guarded(start_response))
+        return _Answer(call, chunks)
 
     def forget(self) -> None:
         """In a forked child, leave the parent's loop alone."""
@@ -148,6 +150,7 @@ class _Loop:
         self._application = application
         self._startup: concurrent.futures.Future[str] = concurrent.futures.Future()
         self._process = os.getpid()
+        self._stop_lock = threading.Lock()
         self._is_told = False
         self._lifespan: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
@@ -174,9 +177,15 @@ class _Loop:
 
     def stop(self) -> None:
         """Run the application's shutdown, and end the loop; later calls do nothing."""
-        if self.loop.is_closed() or self._process != os.getpid():
+        if self._process != os.getpid():
             return
+        with self._stop_lock:
+            if not self.loop.is_closed():
+                self._stop()
+
+    def _stop(self) -> None:
         atexit.unregister(self.stop)
+        runtime.PROCESS.not_at_end(self.stop)
         ending = asyncio.run_coroutine_threadsafe(self._end(), self.loop)
         try:
             ending.result(2 * SHUTDOWN_SECONDS + 1)

@@ -191,7 +191,7 @@ def dead(site: Site) -> dict[str, str]:
 def test_a_websocket_is_refused_by_the_running_site(site: Site) -> None:
     headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Accept": "application/json"}
     with pytest.raises(urllib.error.HTTPError) as caught:
-        site.open("/", **headers)
+        site.open("/", None, **headers)
     assert caught.value.code == 501
     assert "WebSockets are not available" in json.load(caught.value)["error"]["message"]
 

@@ -176,6 +176,7 @@ def test_a_failing_startup_fails_each_request_until_it_succeeds(tmp_path: Path) 
             answer = there.deliver("/")
             assert answer.status_code == 500
             assert "the application's startup failed: ConnectionError: no database" in answer.text
+            assert not [thread for thread in threading.enumerate() if thread.name == "asgi"]
         assert there.deliver("/").status_code == 404
 
 
