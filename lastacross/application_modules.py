@@ -40,9 +40,9 @@ def import_own(name: str, root: Path) -> ModuleType:
 
 
 def _hint(missing: str | None) -> str:
-    """Return the remedy for a program of App Engine, or ''."""
-    if missing == "google" or (missing or "").startswith("google.appengine"):
-        return ": set `google_names: true` in app.yaml; docs/appengine.md explains it"
+    """Return the remedy for a module of App Engine's SDK, or '' for any other module."""
+    if missing == "google" or f"{missing}.".startswith("google.appengine."):
+        return f": set `google_names: true` in app.yaml; see {SDK_PAGE}"
     return ""
 
 

@@ -136,6 +136,7 @@ class FileEntry(IncludedEntry):
     error_handlers: Any = None
     inbound_services: list[str] | None = None
     google_names: Switch | None = None
+    security_headers: SecurityHeadersEntry | None = None
 
 
 def read(document: Document, included: Sequence[Document] = ()) -> AppConfig:
@@ -161,6 +162,7 @@ def read(document: Document, included: Sequence[Document] = ()) -> AppConfig:
         skip_files=_skip_files(document, included),
         included=tuple(one.name for one in included),
         google_names=bool(top.google_names),
+        security_headers=_security_headers(top.security_headers),
     )
 
 

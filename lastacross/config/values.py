@@ -142,7 +142,8 @@ class AppConfig:
 
     ``skip_files`` are matched from the beginning of a path relative to the application's folder. ``included``
     holds the included files' paths, relative to that folder. ``google_names`` lets the application import
-    ``google.appengine``.
+    ``google.appengine``. ``security_headers`` map a header's name to the value that the application's
+    responses get, or to None to omit the header.
     """
 
     service: str = "default"
@@ -155,6 +156,7 @@ class AppConfig:
     skip_files: tuple[re.Pattern[str], ...] = DEFAULT_SKIP_FILES
     included: tuple[str, ...] = ()
     google_names: bool = False
+    security_headers: Mapping[str, str | None] = field(default_factory=_nothing)
 
     def is_skipped(self, path: str) -> bool:
         """Return whether App Engine would not have uploaded this file or folder, or one of its parents.

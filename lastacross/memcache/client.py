@@ -244,7 +244,7 @@ class Client:
 
         Args:
             key: the key, as text or bytes.
-            namespace: the key's namespace; equal keys in different namespaces are independent. None means the
+            namespace: the key's namespace; identical keys in different namespaces are independent. None means the
                 namespace of ``namespace_manager``.
             for_cas: whether to remember the value's version for ``cas``.
 
@@ -280,7 +280,7 @@ class Client:
         for_cas: bool = False,
         rpc: RPC | None = None,
     ) -> Result[dict[Any, Any]]:
-        """Like ``get_multi``, but the result is available from ``getresult_of()``."""
+        """Like ``get_multi``, but the result is available from ``get_result()``."""
         return result_of(lambda: self.get_multi(keys, key_prefix, namespace, for_cas), rpc)
 
     def values_of(self, keys: Sequence[Key], answers: Sequence[Any]) -> dict[Any, Any]:
@@ -323,7 +323,7 @@ class Client:
         namespace: str | None = None,
         rpc: RPC | None = None,
     ) -> Result[dict[Any, ItemWithTimestamps]]:
-        """Like ``peek_multi``, but the result is available from ``getresult_of()``."""
+        """Like ``peek_multi``, but the result is available from ``get_result()``."""
         return result_of(lambda: self.peek_multi(keys, key_prefix, namespace), rpc)
 
     def _entries(
@@ -368,7 +368,7 @@ class Client:
             time: the expiry time, rounded up. It is in seconds from now, or from the epoch if it exceeds a
                 month; 0 means the default of 24 hours.
             min_compress_len: ignored.
-            namespace: the key's namespace; equal keys in different namespaces are independent. None means the
+            namespace: the key's namespace; identical keys in different namespaces are independent. None means the
                 namespace of ``namespace_manager``.
 
         Raises:
@@ -406,7 +406,7 @@ class Client:
 
     @_with_verb(_Verb.store_multi_async)
     def set_multi_async(self) -> None:
-        """Like ``set_multi``, but ``getresult_of()`` returns a dict that maps each key to its status.
+        """Like ``set_multi``, but ``get_result()`` returns a dict that maps each key to its status.
 
         A status is STORED or NOT_STORED. The result is None if Redis is unavailable.
         """
@@ -435,7 +435,7 @@ class Client:
             key: the key, as text or bytes.
             seconds: how long to refuse ``add`` (but not ``set``) of this key, rounded up. If it exceeds a
                 month, it is a time in seconds since the epoch.
-            namespace: the key's namespace; equal keys in different namespaces are independent. None means the
+            namespace: the key's namespace; identical keys in different namespaces are independent. None means the
                 namespace of ``namespace_manager``.
 
         Raises:
@@ -463,7 +463,7 @@ class Client:
         namespace: str | None = None,
         rpc: RPC | None = None,
     ) -> Result[list[int] | None]:
-        """Like ``delete_multi``, but ``getresult_of()`` returns a list with a status for each key.
+        """Like ``delete_multi``, but ``get_result()`` returns a list with a status for each key.
 
         The result is None if Redis is unavailable.
         """
@@ -511,7 +511,7 @@ class Client:
         initial_value: int | None = None,
         rpc: RPC | None = None,
     ) -> Result[dict[Any, int | None]]:
-        """Like ``offset_multi``, but the result is available from ``getresult_of()``."""
+        """Like ``offset_multi``, but the result is available from ``get_result()``."""
         return result_of(lambda: self.offset_multi(mapping, key_prefix, namespace, initial_value), rpc)
 
     @_with_verb(_Verb.offset)
@@ -521,7 +521,7 @@ class Client:
         Args:
             key: a key, or an iterable of keys; for the latter, a dict of key to number is returned.
             delta: the non-negative amount to add.
-            namespace: the key's namespace; equal keys in different namespaces are independent. None means the
+            namespace: the key's namespace; identical keys in different namespaces are independent. None means the
                 namespace of ``namespace_manager``.
             initial_value: the number to start from if the key is missing; the delta is added to it.
 
@@ -536,11 +536,11 @@ class Client:
 
     @_with_verb(_Verb.offset_async)
     def incr_async(self) -> None:
-        """Like ``incr``, but the result is available from ``getresult_of()``."""
+        """Like ``incr``, but the result is available from ``get_result()``."""
 
     @_with_verb(_Verb.offset_async)
     def decr_async(self) -> None:
-        """Like ``decr``, but the result is available from ``getresult_of()``."""
+        """Like ``decr``, but the result is available from ``get_result()``."""
 
     # --- the whole cache ------------------------------------------------------------------
 
@@ -558,7 +558,7 @@ class Client:
         return True
 
     def flush_all_async(self, rpc: RPC | None = None) -> Result[bool]:
-        """Like ``flush_all``, but the result is available from ``getresult_of()``."""
+        """Like ``flush_all``, but the result is available from ``get_result()``."""
         return result_of(self.flush_all, rpc)
 
     def get_stats(self) -> dict[str, int] | None:
@@ -576,5 +576,5 @@ class Client:
             return None
 
     def get_stats_async(self, rpc: RPC | None = None) -> Result[dict[str, int] | None]:
-        """Like ``get_stats``, but the result is available from ``getresult_of()``."""
+        """Like ``get_stats``, but the result is available from ``get_result()``."""
         return result_of(self.get_stats, rpc)

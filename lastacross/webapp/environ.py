@@ -46,6 +46,8 @@ IS_CROSS_SITE = "lastacross.is_cross_site"
 FAILURE = "lastacross.failure"
 # A list of the exceptions that a framework has turned into pages of its own. A copy of the environ shares it.
 FRAMEWORK_ERRORS = "lastacross.framework_errors"
+# Set while one of app.yaml's handlers answers, so that the response gets the application's security headers.
+IS_APPLICATION = "lastacross.is_application"
 # Set when a handler aborts (`self.abort(404)`), to the Refusal that our page should show.
 REFUSAL = "lastacross.refusal"
 

@@ -42,7 +42,11 @@ def test_a_script_is_found_in_the_application_and_imported_once(root: Path) -> N
         ("front.nothing", "has no `nothing`"),
         ("front.number", "is a int, not a WSGI or ASGI application"),
         ("needy.app", "imports `a_package_that_is_not_there`, which is not installed"),
-        ("sdk.ndb", '`sdk` imports `google`, which is not installed; see docs/appengine.md, "Imports"'),
+        (
+            "sdk.ndb",
+            "`sdk` imports `google`, which is not installed: set `google_names: true` in app.yaml; "
+            'see docs/appengine.md, "Imports"',
+        ),
         ("wrong.app", "SyntaxError"),
         ("raising.app", "ZeroDivisionError: division by zero (raising.py, line 2)"),
         ("calling.app", "ZeroDivisionError: division by zero (raising.py, line 2)"),
