@@ -317,12 +317,12 @@ def test_errors_tell_no_query_of_the_urls_that_they_are_about(answer: bytes, tol
 
     def send(connection: socket.socket) -> None:
         connection.sendall(answer)
-        if "whole" in told:
+        if "complete" in told:
             connection.recv(1)
 
     with raw_server(send) as server:
         with pytest.raises(urlfetch.Error) as raised:
-            urlfetch.fetch(f"{server.url}/a?token=secret", deadline=0.3 if "whole" in told else 60)
+            urlfetch.fetch(f"{server.url}/a?token=secret", deadline=0.3 if "complete" in told else 60)
 
         assert str(raised.value).startswith(f"{server.url}/a{told}")
         assert "secret" not in str(raised.value)
