@@ -244,8 +244,8 @@ class Client:
 
         Args:
             key: the key, as text or bytes.
-            namespace: the key's namespace; identical keys in different namespaces are independent. None means the
-                namespace of ``namespace_manager``.
+            namespace: the key's namespace; identical keys in different namespaces are independent. None means
+                the namespace of ``namespace_manager``.
             for_cas: whether to remember the value's version for ``cas``.
 
         Raises:
@@ -368,8 +368,8 @@ class Client:
             time: the expiry time, rounded up. It is in seconds from now, or from the epoch if it exceeds a
                 month; 0 means the default of 24 hours.
             min_compress_len: ignored.
-            namespace: the key's namespace; identical keys in different namespaces are independent. None means the
-                namespace of ``namespace_manager``.
+            namespace: the key's namespace; identical keys in different namespaces are independent. None means
+                the namespace of ``namespace_manager``.
 
         Raises:
             TypeError: the key is neither text nor bytes, or the time is not a number.
@@ -435,8 +435,8 @@ class Client:
             key: the key, as text or bytes.
             seconds: how long to refuse ``add`` (but not ``set``) of this key, rounded up. If it exceeds a
                 month, it is a time in seconds since the epoch.
-            namespace: the key's namespace; identical keys in different namespaces are independent. None means the
-                namespace of ``namespace_manager``.
+            namespace: the key's namespace; identical keys in different namespaces are independent. None means
+                the namespace of ``namespace_manager``.
 
         Raises:
             TypeError: the key is neither text nor bytes, or seconds is not a number.
@@ -521,8 +521,8 @@ class Client:
         Args:
             key: a key, or an iterable of keys; for the latter, a dict of key to number is returned.
             delta: the non-negative amount to add.
-            namespace: the key's namespace; identical keys in different namespaces are independent. None means the
-                namespace of ``namespace_manager``.
+            namespace: the key's namespace; identical keys in different namespaces are independent. None means
+                the namespace of ``namespace_manager``.
             initial_value: the number to start from if the key is missing; the delta is added to it.
 
         Raises:

@@ -91,12 +91,15 @@ def test_deleting_with_a_lock_refuses_add_until_the_lock_is_over(test_store: Sto
     assert put(test_store, "set", ("k", "u", "3", "")) == [1]
 
 
-def test_a_locked_key_counts_as_missing_for_a_second_deletion(test_store: Store) -> None:
+def test_a_second_deletion_renews_the_lock_and_one_without_a_lock_ends_it(test_store: Store) -> None:
+    """As in Google's own stub (docs/appengine.md, "memcache")."""
     put(test_store, "set", ("k", "u", "1", ""))
     test_store.run("cache_delete", KEYS, [NOW, NOW + 5 * SECOND, "a2", "k"])
 
-    assert test_store.run("cache_delete", KEYS, [NOW, 0, "a3", "k"]) == [1]
-    assert got(test_store, "k")[0][0] == b"L"
+    assert test_store.run("cache_delete", KEYS, [NOW, NOW + 9 * SECOND, "a3", "k"]) == [2]
+    assert got(test_store, "k", now=NOW + 8 * SECOND)[0][0] == b"L"
+    assert test_store.run("cache_delete", KEYS, [NOW, 0, "a4", "k"]) == [2]
+    assert put(test_store, "add", ("k", "u", "2", "")) == [1]
 
 
 @shared_store
