@@ -1,11 +1,11 @@
 """App Engine's ``namespace_manager``: the namespace of memcache's keys where a call names none.
 
-A namespace belongs to the request or the task that sets it, and to what runs in its context. It ends with
-them, so that a thread's next request begins without one.
+A namespace belongs to the request or the task that sets it, and to what runs in its context, a body that is
+produced while it is sent included. A thread's next request or task begins without one.
 """
 
 import re
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 
 from lastacross import log_context
 from lastacross.errors import BadNamespaceError
@@ -14,7 +14,6 @@ __all__ = [
     "BadValueError",
     "Current",
     "begin_request",
-    "end_request",
     "get_namespace",
     "google_apps_namespace",
     "set_namespace",
@@ -60,11 +59,6 @@ def validate_namespace(value: object, exception: type[Exception] = BadNamespaceE
         raise exception(f"namespace {value!r} must be at most 100 letters, digits or . _ -")
 
 
-def begin_request() -> Token[Current]:
-    """Begin a request without a namespace; ``end_request`` takes the returned token."""
-    return _current.set(_NONE)
-
-
-def end_request(token: Token[Current]) -> None:
-    """End a request's namespace."""
-    _current.reset(token)
+def begin_request() -> None:
+    """Begin a request without a namespace."""
+    _current.set(_NONE)

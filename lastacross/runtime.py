@@ -4,6 +4,7 @@ This module must not import any other part of the engine but the clock, because 
 this module.
 """
 
+import contextlib
 import os
 import resource
 import sys
@@ -164,7 +165,8 @@ class Usage:
         self._memory_bytes = memory_bytes
         self._lock = threading.Lock()
         self._samples: deque[_Sample] = deque()
-        self._sample()
+        with contextlib.suppress(OSError):  # there is no /proc
+            self._sample()
 
     def cpu(self) -> CpuUsage:
         """Measure the processor time."""

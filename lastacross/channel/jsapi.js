@@ -8,8 +8,9 @@
 // expired, onerror({code, description}) gives the reason, and the socket is over: onclose() follows.
 // socket.close() ends it as well.
 //
-// App Engine did not have these two. onretry({code, description}) gives the reason when there is no stream
-// at the moment, so that the page may poll; onreconnect() says that a lost stream is open again.
+// App Engine did not have these two. onretry({code, description}) gives the reason when the browser has given
+// the stream up and it will be opened anew after a pause, so that the page may poll; a browser that reconnects
+// by itself calls nothing. onreconnect() says that a lost stream is open again.
 //
 // The browser's EventSource does the work: it reconnects by itself after a disconnect, and sends the server
 // the id of its last message.

@@ -90,6 +90,8 @@ def check_security_header(text: str) -> str | None:
     """Check a security header's value; ``off`` becomes None, which omits the header."""
     if text.lower() in ("off", "false", "no"):
         return None
+    if text.lower() in ("on", "true", "yes"):
+        raise UnusableError("must be a header's value, strict (for Content-Security-Policy), or off")
     if not text.strip() or not text.isprintable() or not text.isascii():
         raise UnusableError("must be a header's value in printable ASCII, or off")
     return text.strip()

@@ -112,11 +112,12 @@ class LongRunningTaskHandler(Hooks):
             self._refuse(403, FROM_ELSEWHERE)
             return
         with admission.counting_refusals(self):
-            given = self._accepted(parameters.read(self.request))
+            given = parameters.read(self.request)
+            accepted = self._accepted(given)
             if self.needs_parameters and not given and self.request.method == "GET":
                 self.render_form()
             else:
-                self._begin(given)
+                self._begin(accepted)
 
     def _accepted(self, given: Parameters) -> Parameters:
         """Check the parameters and add the route's arguments, which no field can replace."""

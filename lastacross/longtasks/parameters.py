@@ -95,11 +95,15 @@ def read(request: Any) -> Parameters:
 def of_route(request: Any) -> dict[str, str]:
     """Return the arguments that webapp2's route has taken from the path, such as 77 in ``/report/77``.
 
-    An argument without a name is called ``arg0``, ``arg1`` … in the order of the path.
+    An argument without a name is called ``arg0``, ``arg1`` … in the order of the path. The route's own
+    ``defaults`` are not in the path, so they are no parameters.
     """
     named = request.route_kwargs or {f"arg{place}": value for place, value in enumerate(request.route_args)}
+    defaults = getattr(request.route, "defaults", {})
     return {
-        name: str(value) for name, value in named.items() if value is not None and not name.startswith("_")
+        name: str(value)
+        for name, value in named.items()
+        if value not in (None, "") and not name.startswith("_") and defaults.get(name) is not value
     }
 
 

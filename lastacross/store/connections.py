@@ -4,10 +4,8 @@ Whenever a connection is taken or returned, the pool takes a lock, polls the soc
 That takes longer than a short script.
 """
 
-import contextlib
 import os
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 from lastacross import clock
@@ -15,12 +13,35 @@ from lastacross.store.redis_compat import limit_answer
 
 # The server may have closed a connection that was idle for longer than this, so the pool must check it.
 FRESH_SECONDS = 0.1
+# No block waits for so long beyond its limit, because nothing in it waits for more than a few seconds.
+LEFT_OVER_SECONDS = 60.0
 
 
 class Limit(threading.local):
     """The end of this thread's block, in monotonic seconds."""
 
     ends_at: float | None = None
+
+
+class _Within:
+    """A block with a limit.
+
+    It is no generator: a handler's deadline may be raised anywhere, and a generator whose block was never
+    entered would restore the limit when it is freed, perhaps in another thread.
+    """
+
+    def __init__(self, limit: Limit, seconds: float) -> None:
+        self._limit = limit
+        self._seconds = seconds
+        self._before: float | None = None
+
+    def __enter__(self) -> None:
+        self._before = self._limit.ends_at
+        ends_at = clock.SYSTEM.monotonic() + self._seconds
+        self._limit.ends_at = ends_at if self._before is None else min(self._before, ends_at)
+
+    def __exit__(self, *_error: object) -> None:
+        self._limit.ends_at = self._before
 
 
 class Connections:
@@ -40,16 +61,9 @@ class Connections:
         self._pid = os.getpid()
         self._limit = Limit() if limit is None else limit
 
-    @contextlib.contextmanager
-    def within(self, seconds: float) -> Iterator[None]:
+    def within(self, seconds: float) -> "_Within":
         """Let this thread's calls wait for their replies until so many seconds from now, at most."""
-        before = self._limit.ends_at
-        ends_at = clock.SYSTEM.monotonic() + seconds
-        self._limit.ends_at = ends_at if before is None else min(before, ends_at)
-        try:
-            yield
-        finally:
-            self._limit.ends_at = before
+        return _Within(self._limit, seconds)
 
     def call(self, *command: str | bytes | int | float) -> Any:
         """Send one command and wait for its reply. Reconnects in the same way as redis-py's client.
@@ -59,6 +73,9 @@ class Connections:
         """
         connection = self._take()
         ends_at = self._limit.ends_at
+        if ends_at is not None and clock.SYSTEM.monotonic() - ends_at > LEFT_OVER_SECONDS:
+            # A handler's deadline was raised just as the block began, so the block has not ended it.
+            ends_at = self._limit.ends_at = None
 
         def ask() -> Any:
             if ends_at is not None:

@@ -421,9 +421,9 @@ class Store:
         """Let this thread's next calls fail immediately if this ignored error came from a silent server.
 
         The calls belong to the same wait. Only a store with limited patience does this, and only for a
-        moment.
+        moment. The end of a block of ``within`` says nothing about the server.
         """
-        if not self._has_patience_limit:
+        if not self._has_patience_limit or self._pool.wait.ends_at is not None:
             return
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, redis.TimeoutError):

@@ -78,6 +78,10 @@ class Adapter:
         self._loop: _Loop | None = None
         _adapters.add(self)
 
+    def adapts(self, application: Asgi) -> bool:
+        """Whether this is the adapter of that application."""
+        return self._application is application
+
     def __call__(self, environ: Environ, start_response: Start) -> Body:
         """Serve one request.
 
@@ -125,6 +129,14 @@ class Adapter:
         return loop
 
 
+def adapter_of(application: Asgi) -> Adapter:
+    """The only adapter of an application in this process."""
+    for adapter in list(_adapters):
+        if adapter.adapts(application):
+            return adapter
+    return Adapter(application)
+
+
 _adapters: "weakref.WeakSet[Adapter]" = weakref.WeakSet()
 # A loop that is deleted in a forked child would remove its files from the selector shared with the parent.
 _loops: "set[_Loop]" = set()
@@ -151,7 +163,7 @@ class _Loop:
         self._startup: concurrent.futures.Future[str] = concurrent.futures.Future()
         self._process = os.getpid()
         self._stop_lock = threading.Lock()
-        self._is_told = False
+        self._is_told = self._is_ending = False
         self._lifespan: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._has_shut_down = asyncio.Event()
@@ -192,6 +204,10 @@ class _Loop:
         except concurrent.futures.TimeoutError:
             _log.warning("asgi.stuck")
             return
+        except concurrent.futures.CancelledError:
+            # The application's shutdown has cancelled all tasks of the loop.
+            _log.warning("asgi.shutdown_cut_off")
+        self._is_ending = True
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(SHUTDOWN_SECONDS)
         if not self._thread.is_alive():
@@ -202,7 +218,12 @@ class _Loop:
         asyncio.set_event_loop(self.loop)
         # This thread has no current task or request, so neither has the lifespan.
         self._lifespan = self.loop.create_task(self._live())
-        self.loop.run_forever()
+        while not self._is_ending:
+            try:
+                self.loop.run_forever()
+            except (SystemExit, KeyboardInterrupt) as error:
+                # A task of the application ends that way. Without the loop, every later request would hang.
+                _log.error("asgi.exit", exc_info=error)
 
     async def _live(self) -> None:
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
@@ -292,6 +313,8 @@ class _Call:
         self._disconnect = asyncio.Event()
         self._waiting = 0
         self._forks = 0
+        # Whether the application has ended, and its response is being completed.
+        self._is_ending = False
 
     # In the request's thread:
 
@@ -334,6 +357,7 @@ class _Call:
         else:
             handler_calls.leave(self._forks)
         if not self._is_abandoned:
+            self._is_ending = True
             await self._complete()
 
     async def receive(self) -> Message:
@@ -393,9 +417,12 @@ class _Call:
 
     def _note(self, error: BaseException) -> None:
         """Decide what becomes of the exception with which the application ended."""
-        if isinstance(error, asyncio.CancelledError) and self._is_cancelled:
-            if self.cancellation.is_cancelled:
-                self.error = _caused(DeadlineExceededError(), error)
+        if self.cancellation.is_cancelled and not self._is_complete:
+            self.error = _caused(DeadlineExceededError(), error)
+        elif isinstance(error, asyncio.CancelledError) and self._is_cancelled:
+            return
+        elif self._is_abandoned:
+            self._log_error(error)
         elif isinstance(error, asyncio.CancelledError):
             self.error = _caused(RuntimeError("the coroutine was cancelled, and not by its deadline"), error)
         elif not self._is_complete:
@@ -404,8 +431,11 @@ class _Call:
             if self._status >= 500:
                 # Starlette raises the exception again after its error page.
                 frameworks.note(self._environ, error)
-            path, name = path_of(self._environ), type(error).__name__
-            _log.error("request.fail", path=path, error=name, exc_info=error, answered=self._status)
+            self._log_error(error)
+
+    def _log_error(self, error: BaseException) -> None:
+        path, name = path_of(self._environ), type(error).__name__
+        _log.error("request.fail", path=path, error=name, exc_info=error, answered=self._status)
 
     async def _complete(self) -> None:
         if self._passing is not None:
@@ -427,16 +457,20 @@ class _Call:
         if self._is_abandoned and self._passing is not None:
             # Nobody will take it.
             self._passing.cancel()
-        task = self._task
-        if task is None:
+        if self._task is None:
             return
         if self._waiting and not self._disconnect.is_set():
             # Django runs its view in another task, and cancels that one when the client leaves.
             self._disconnect.set()
-            self._loop.loop.call_later(DISCONNECT_SECONDS, task.cancel)
+            self._loop.loop.call_later(DISCONNECT_SECONDS, self._cancel_task)
         else:
             self._disconnect.set()
-            task.cancel()
+            self._cancel_task()
+
+    def _cancel_task(self) -> None:
+        # While the response is completed, a cancellation would leave the request's thread waiting.
+        if self._task is not None and (self._is_abandoned or not self._is_ending):
+            self._task.cancel()
 
 
 def _caused(error: BaseException, cause: BaseException) -> BaseException:

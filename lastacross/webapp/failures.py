@@ -72,7 +72,9 @@ class _Guard:
         failure, refusal = self._environ.get(FAILURE), self._environ.get(REFUSAL)
         if not self._is_started and (failure is not None or refusal is not None):
             close(body)
-            return self._answer(refusal) if failure is None else self._fail(failure)
+            # A framework has logged the exceptions that it turned into pages.
+            is_logged = failure is not None and any(each is failure for each in self._noted)
+            return self._answer(refusal) if failure is None else self._fail(failure, is_logged=is_logged)
         # A list is already complete, but any other body may still raise while it is being sent.
         return body if isinstance(body, list) else _GuardedBody(body, self._fail)
 
@@ -87,13 +89,9 @@ class _Guard:
         self._is_started = True
         return self._start_response(status, headers, exc_info)
 
-    def _fail(self, error: Exception) -> Body:
+    def _fail(self, error: Exception, *, is_logged: bool = False) -> Body:
         self._environ[FAILURE] = error
-        # A framework logs the exceptions that it turns into pages.
-        return self._answer(_refusal_for(error, self._environ, is_logged=self._has_noted(error)))
-
-    def _has_noted(self, error: Exception) -> bool:
-        return any(each is error for each in self._noted)
+        return self._answer(_refusal_for(error, self._environ, is_logged=is_logged))
 
     def _answer(self, refusal: Refusal | None) -> Body:
         def restart(

@@ -15,7 +15,8 @@ def watch() -> None:
     """Connect to the frameworks that have been imported by now; may be called any number of times."""
     # Both libraries keep one connection per receiver.
     flask = sys.modules.get("flask.signals")
-    if flask is not None:
+    # Before 2.3, Flask has signals only if blinker is installed.
+    if flask is not None and getattr(flask, "signals_available", True):
         flask.got_request_exception.connect(_note_error_of_flask)
     django = sys.modules.get("django.core.signals")
     if django is not None:

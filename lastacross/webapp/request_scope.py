@@ -37,22 +37,20 @@ def current_request() -> CurrentRequest | None:
 class answering:
     """Make this the current request within the block."""
 
-    __slots__ = ("_namespace", "_request", "_token")
+    __slots__ = ("_request", "_token")
 
     def __init__(self, request: CurrentRequest) -> None:
         self._request = request
         self._token: Token[CurrentRequest | None] | None = None
-        self._namespace: Token[namespace_manager.Current] | None = None
 
     def __enter__(self) -> None:
         self._token = _current.set(self._request)
-        self._namespace = namespace_manager.begin_request()
+        # The namespace stays for a body that is produced later; the thread's next request begins without it.
+        namespace_manager.begin_request()
 
     def __exit__(self, *_error: object) -> None:
         if self._token is not None:
             _current.reset(self._token)
-        if self._namespace is not None:
-            namespace_manager.end_request(self._namespace)
 
 
 SERVER_SOFTWARE = "SERVER_SOFTWARE"

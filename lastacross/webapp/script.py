@@ -75,7 +75,8 @@ def is_asgi(application: Any) -> bool:
 def _behind_wsgi(application: Any, dotted: str, name: str) -> Wsgi:
     """Adapt an ASGI application, with libraries that other applications do not need."""
     try:
-        adapted: Wsgi = importlib.import_module("lastacross.webapp.asgi").Adapter(application)
+        # One application may have several names, and must have one loop and one lifespan.
+        adapted: Wsgi = importlib.import_module("lastacross.webapp.asgi").adapter_of(application)
     except ModuleNotFoundError as error:
         if error.name != "a2wsgi":
             raise

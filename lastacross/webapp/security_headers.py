@@ -76,7 +76,7 @@ def policy_of_engine_page(changes: Mapping[str, str | None]) -> str | None:
 
 
 def _policy(given: str | None) -> str | None:
-    return CONTENT_SECURITY_POLICY if given == STRICT else given
+    return CONTENT_SECURITY_POLICY if given is not None and given.lower() == STRICT else given
 
 
 def secure(headers: Headers, environ: Environ, changes: Mapping[str, str | None] = NO_CHANGES) -> Headers:

@@ -111,8 +111,9 @@ class AreciboHandler(IntakeHandler):
 
     def parse(self, given: Mapping[str, Any]) -> error_fields.Fields:
         """Check the fields; without a ``user_agent``, the request's header is the client's."""
-        user_agent = given.get("user_agent") or self.request.headers.get("User-Agent", "")
-        return error_fields.parse_arecibo({**given, "user_agent": user_agent})
+        if given.get("user_agent") in (None, ""):
+            given = {**given, "user_agent": self.request.headers.get("User-Agent", "")}
+        return error_fields.parse_arecibo(given)
 
     def confirm(self, error_id: str) -> None:
         """Answer as Arecibo did."""

@@ -175,6 +175,19 @@ def test_a_letter_that_rq_requeues_leaves_its_group_with_a_purge(
     assert (groups.all(), sets(scripts.store)) == ([], {})
 
 
+def test_a_letter_that_rq_requeues_leaves_its_group_when_it_is_deleted(
+    groups: DeadGroups, scripts: Scripts
+) -> None:
+    die(scripts, "a")
+    scripts.redis.zrem(store.dead_key("default"), "default_a")
+    scripts.redis.hset(store.record_key("default_a"), "status", "queued")
+    scripts.redis.rpush(store.ready_key("default"), "default_a")
+
+    assert Broker(scripts.store).delete(["default_a"]) == [True]
+
+    assert (groups.all(), sets(scripts.store)) == ([], {})
+
+
 def test_a_letter_leaves_its_group_when_its_name_is_used_again(groups: DeadGroups, scripts: Scripts) -> None:
     die(scripts, "a")
     scripts.redis.delete(store.tombstone_key("default_a"))

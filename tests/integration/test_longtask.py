@@ -175,7 +175,7 @@ def test_a_task_gets_the_parameters_as_they_were_prepared(lab: Lab) -> None:
 def test_a_path_with_parts_and_of_any_letters_serves_it_all(lab: Lab) -> None:
     path = "/of/Gr%C3%BC%C3%9Fe%20%26%20mehr"
     lab.execute(lambda handler, given: handler.request.route_kwargs["year"])
-    task_id = lab.start(path, a="1")
+    task_id = lab.start(path, year="1")
     lab.run()
 
     assert lab.query(task_id, path)["response"]["result"] == "Grüße & mehr"
@@ -242,10 +242,17 @@ def test_a_result_asked_for_too_early_is_a_conflict(lab: Lab) -> None:
 
 def test_arguments_of_the_route_are_parameters(lab: Lab) -> None:
     for path in ("/report/77", "/report/5/days/31"):
-        lab.start(path)
+        lab.start(path, year="1")
         lab.run()
 
-    assert lab.given == [{"arg0": "77"}, {"month": "5", "day": "31"}]
+    assert lab.given == [{"arg0": "77", "year": "1"}, {"month": "5", "day": "31", "year": "1"}]
+
+
+def test_a_form_is_drawn_although_the_route_has_arguments(lab: Lab) -> None:
+    """They are no parameters of the form, and a crawler must not start anything."""
+    lab.client.get("/report/77", status=400)
+
+    assert lab.hands.lease("default") is None
 
 
 def test_a_field_adds_to_the_arguments_of_the_route_and_never_replaces_one(lab: Lab) -> None:

@@ -16,9 +16,9 @@ REQUEST = CurrentRequest(method="GET", host="localhost", path="/")
 @pytest.fixture(autouse=True)
 def no_namespace(test_store: Store) -> Any:
     """Each test begins and ends without a namespace."""
-    token = namespace_manager.begin_request()
+    namespace_manager.begin_request()
     yield
-    namespace_manager.end_request(token)
+    namespace_manager.begin_request()
 
 
 def task(name: str) -> CurrentTask:
@@ -51,14 +51,16 @@ def test_a_cas_keeps_to_its_namespace() -> None:
     assert client.cas("k", 3, namespace="") is False
 
 
-def test_a_request_ends_its_namespace() -> None:
-    namespace_manager.set_namespace("outside")
+def test_a_request_begins_without_a_namespace_and_its_late_body_keeps_its_own() -> None:
+    namespace_manager.set_namespace("before")
     with answering(REQUEST):
         assert namespace_manager.get_namespace() == ""
         namespace_manager.set_namespace("inside")
         assert contextvars.copy_context().run(namespace_manager.get_namespace) == "inside"
 
-    assert namespace_manager.get_namespace() == "outside"
+    assert namespace_manager.get_namespace() == "inside", "a body is produced while it is sent"
+    with answering(REQUEST):
+        assert namespace_manager.get_namespace() == ""
 
 
 def test_the_next_task_of_a_thread_begins_without_a_namespace() -> None:

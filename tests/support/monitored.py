@@ -98,5 +98,6 @@ def grants(commands: Iterable[Command]) -> dict[str, list[Grant]]:
         elif command.words[0].upper() == "HSET" and command.words[2:4] == ("status", "started"):
             keys = int(call[2])
             queue, _, task = command.words[1].removeprefix("rq:job:").partition("_")
-            found.setdefault(queue, []).append(Grant(float(call[3 + keys] or command.at), queue, task))
+            now = call[3 + keys].partition("~")[0]
+            found.setdefault(queue, []).append(Grant(float(now or command.at), queue, task))
     return found

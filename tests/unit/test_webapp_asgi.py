@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from webob import Request
 
 from lastacross import cancellation, runtime, webapp
@@ -326,6 +327,43 @@ def test_a_handler_that_exits_ends_its_request_only(tmp_path: Path) -> None:
         with pytest.raises(SystemExit):
             there.deliver("/exit")
         assert there.deliver("/").status_code == 204
+
+
+def test_a_task_of_the_application_that_exits_does_not_end_the_loop(tmp_path: Path) -> None:
+    """The loop raises SystemExit of any task; without the loop, every later request would hang."""
+    main = (
+        "import asyncio\n\nasync def leave():\n    raise SystemExit('enough')\n\n"
+        "async def app(scope, receive, send):\n    if scope['type'] == 'lifespan':\n        return\n"
+        "    if scope['path'] == '/exit':\n        asyncio.ensure_future(leave())\n"
+        "        await asyncio.sleep(0.01)\n"
+        "    await send({'type': 'http.response.start', 'status': 204})\n"
+        "    await send({'type': 'http.response.body'})\n"
+    )
+    with serving(tmp_path, main) as there, capture_logs() as logged:
+        assert there.deliver("/exit").status_code == 204
+        assert there.deliver("/").status_code == 204
+    assert [each["event"] for each in logged if each["log_level"] == "error"] == ["asgi.exit"]
+
+
+def test_an_application_with_two_names_has_one_loop(tmp_path: Path) -> None:
+    main = "async def app(scope, receive, send):\n    pass\n\n\napplication = app\n"
+    with serving(tmp_path, main):
+        assert script.load_script("main.app") is script.load_script("main.application")
+
+
+def test_a_shutdown_that_cancels_all_tasks_lets_the_process_end(tmp_path: Path) -> None:
+    main = (
+        "import asyncio\n\nasync def app(scope, receive, send):\n    if scope['type'] == 'lifespan':\n"
+        "        await receive()\n        await send({'type': 'lifespan.startup.complete'})\n"
+        "        await receive()\n        [task.cancel() for task in asyncio.all_tasks()]\n        return\n"
+        "    await send({'type': 'http.response.start', 'status': 204})\n"
+        "    await send({'type': 'http.response.body'})\n"
+    )
+    ended = []
+    runtime.PROCESS.at_end(lambda: ended.append(True))
+    with serving(tmp_path, main) as there:
+        assert there.deliver("/").status_code == 204
+    assert ended == [True]
 
 
 DJANGO = (

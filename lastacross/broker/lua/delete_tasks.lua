@@ -14,11 +14,12 @@ for position = 2, #ARGV do
   local id = ARGV[position]
   local queue = queue_of(id)
   -- Read only these fields, because reading a hundred records with payloads of 1 MiB would block Redis.
-  local status, lease, leases, tag, tombstone, batch = unpack(
-    call('HMGET', RECORD .. id, 'status', 'lease', 'leases', 'tag', 'tombstone', 'batch'))
+  local status, lease, leases, tag, tombstone, batch, group = unpack(
+    call('HMGET', RECORD .. id, 'status', 'lease', 'leases', 'tag', 'tombstone', 'batch', 'dead_group'))
   -- A record without a status is damaged, but it may be deleted like any other record.
   if status ~= 'deferred' and (status or call('EXISTS', RECORD .. id) == 1) then
-    if status == 'failed' then
+    if group then
+      -- A dead letter, or one that RQ's tools have put back into its queue.
       leave_dead_group(id)
     end
     delete_record(id)
