@@ -121,6 +121,24 @@ def test_a_page_has_no_finding_in_the_other_views(chromium: Browser, url: str, p
         check(context.new_page(), path, ALL_VIEWS)
 
 
+@pytest.mark.parametrize("age_seconds", [700, pytest.param(100_000, marks=pytest.mark.long)])
+def test_no_page_scrolls_sideways_at_any_width(chromium: Browser, url: str, age_seconds: int) -> None:
+    """Not either when the texts are longest: tasks that have waited for a while, in minutes and seconds."""
+    redis = store.current().redis
+    for key in redis.scan_iter(f"{store.RQ}job:*"):
+        redis.hset(key, "eta", f"{store.current().now() - age_seconds:.6f}")
+    too_wide = []
+    with profile(chromium, url) as context:
+        page = context.new_page()
+        for path in PAGES:
+            page.goto(f"/_ah/admin/{path}")
+            for width in (320, 480, 767, 830, 960, 1024, 1100, 1180, 1280, 1920):
+                page.set_viewport_size({"width": width, "height": 800})
+                if not page.evaluate("document.documentElement.scrollWidth <= innerWidth"):
+                    too_wide.append((path, width))
+    assert too_wide == []
+
+
 def test_an_action_is_done_by_keyboard_alone(page: Page) -> None:
     """To the button, through the confirmation, to the result, with the focus visible all the way."""
     page.goto("/_ah/admin/queues/mail")
