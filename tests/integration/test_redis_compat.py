@@ -36,10 +36,11 @@ def test_our_connections_are_redis_pys_and_look_their_address_up_when_they_conne
     )
 
     assert issubclass(found, original)
-    with pytest.raises(redis.ConnectionError):
-        made.connect()
-    # Each try asks again.
-    assert len(asked) == 2
+    for _ in range(2):
+        with pytest.raises(redis.ConnectionError):
+            made.connect()
+    # Each try asks again; redis-py 7.0 leaves a second one to whoever sends the command.
+    assert len(asked) >= 2
 
 
 def test_a_connections_socket_can_be_waited_for(test_store: Store) -> None:
