@@ -1,7 +1,7 @@
 """The rpc of App Engine's ``…_async`` calls, whose deadline limits the wait for Redis."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from lastacross import rpc, store
 from lastacross.clock import SYSTEM
@@ -35,16 +35,22 @@ def result_of(call: Callable[[], T], given: RPC | None) -> rpc.Result[T]:
         TypeError: the rpc belongs to another service.
         ValueError: the rpc has already been used.
     """
-    return rpc.Result.of(call, rpc.checked(given, SERVICE))
+    made = rpc.checked(given, SERVICE)
+    if made is None or made.deadline is None:
+        return rpc.Result.of(call, made)
+    seconds, ends_at = made.deadline, SYSTEM.monotonic() + made.deadline
+
+    def call_in_time() -> T:
+        try:
+            return call()
+        except TransientError as error:
+            if SYSTEM.monotonic() < ends_at:
+                raise
+            text = f"the call did not end within {seconds:g} s: {error}"
+            raise CallDeadlineExceededError(text) from error
+
+    return rpc.Result.of(call_in_time, made)
 
 
-@contextlib.contextmanager
-def _within(seconds: float) -> Iterator[None]:
-    ends_at = SYSTEM.monotonic() + seconds
-    try:
-        with store.current().within(seconds):
-            yield
-    except TransientError as error:
-        if SYSTEM.monotonic() < ends_at:
-            raise
-        raise CallDeadlineExceededError(f"the call did not end within {seconds:g} s: {error}") from error
+def _within(seconds: float) -> contextlib.AbstractContextManager[None]:
+    return store.current().within(seconds)
