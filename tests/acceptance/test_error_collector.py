@@ -334,6 +334,10 @@ def test_arecibos_address_takes_posts_of_other_sites_and_nothing_without_an_acco
     assert list(error["fields"]) == ["account", "uid"]
     client.get("/v/1/", status=405)
 
+    files = [("user_agent", "agent.txt", b"x")]
+    error = client.post("/v/1/", GIVEN, upload_files=files, status=400).json["error"]
+    assert "user_agent" in error["fields"]
+
 
 # --- bad input ----------------------------------------------------------------------------
 

@@ -149,13 +149,18 @@ def test_a_deleted_letter_leaves_its_group(groups: DeadGroups, scripts: Scripts)
     assert (groups.all(), sets(scripts.store)) == ([], {})
 
 
+def requeue(scripts: Scripts, task: str) -> None:
+    """Put a dead letter back into its queue, as RQ's tools do."""
+    scripts.redis.zrem(store.dead_key("default"), task)
+    scripts.redis.hset(store.record_key(task), "status", "queued")
+    scripts.redis.rpush(store.ready_key("default"), task)
+
+
 def test_a_letter_that_rq_requeues_leaves_its_group_with_its_lease(
     groups: DeadGroups, scripts: Scripts
 ) -> None:
     die(scripts, "a")
-    scripts.redis.zrem(store.dead_key("default"), "default_a")
-    scripts.redis.hset(store.record_key("default_a"), "status", "queued")
-    scripts.redis.rpush(store.ready_key("default"), "default_a")
+    requeue(scripts, "default_a")
 
     assert len(scripts.lease()) == 1
 
@@ -166,9 +171,7 @@ def test_a_letter_that_rq_requeues_leaves_its_group_with_a_purge(
     groups: DeadGroups, scripts: Scripts
 ) -> None:
     die(scripts, "a")
-    scripts.redis.zrem(store.dead_key("default"), "default_a")
-    scripts.redis.hset(store.record_key("default_a"), "status", "queued")
-    scripts.redis.rpush(store.ready_key("default"), "default_a")
+    requeue(scripts, "default_a")
 
     Queue().purge()
 
@@ -179,9 +182,7 @@ def test_a_letter_that_rq_requeues_leaves_its_group_when_it_is_deleted(
     groups: DeadGroups, scripts: Scripts
 ) -> None:
     die(scripts, "a")
-    scripts.redis.zrem(store.dead_key("default"), "default_a")
-    scripts.redis.hset(store.record_key("default_a"), "status", "queued")
-    scripts.redis.rpush(store.ready_key("default"), "default_a")
+    requeue(scripts, "default_a")
 
     assert Broker(scripts.store).delete(["default_a"]) == [True]
 

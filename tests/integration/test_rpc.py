@@ -158,9 +158,8 @@ def silent(configuration: config.Config) -> Iterator[None]:
             queue_directory.current()._refresh_at = float("inf")
             with server.frozen():
                 yield
-            opened._pool.wait.is_over_until = 0.0
-            # The limit ended with its call.
-            assert opened._pool.wait.ends_at is None
+            # The limit ended with its call, and the next call does not pay for it.
+            assert (opened._pool.wait.ends_at, opened._pool.wait.is_over_until) == (None, 0.0)
             taskqueue.add(url="/after")
         finally:
             store.use(None)

@@ -156,6 +156,12 @@ WRONG_APP_FILES = [
     ("error_handlers:\n- file: a\n  error_code: timout\n" + H, "3:15", "error_code 'timout'", "timeout"),
     ("security_headers:\n  Referer-Policy: off\n" + H, "2:3", "no key 'Referer-Policy'", "Referrer-Policy"),
     ("security_headers:\n  Referrer-Policy: ä\n" + H, "2:20", "must be a header's value in printable", None),
+    (
+        "security_headers:\n  Content-Security-Policy: on\n" + H,
+        "2:28",
+        "must be a header's value, strict",
+        None,
+    ),
     ("security_headers: off\n" + H, "1:19", "security_headers 'off' must be a mapping", None),
     ("", "1:1", "Empty app configuration", None),
 ]

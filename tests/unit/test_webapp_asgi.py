@@ -105,6 +105,15 @@ async def wait():
         raise
 
 
+@app.post("/roll-back")
+async def roll_back():
+    BEGUN.set()
+    try:
+        await asyncio.sleep(600)
+    except asyncio.CancelledError:
+        raise ValueError("the rollback failed") from None
+
+
 @app.post("/later")
 async def later(tasks: BackgroundTasks):
     tasks.add_task(EVENTS.append, "later")
@@ -214,27 +223,44 @@ def test_the_exception_is_the_answer_to_a_task_and_the_page_a_visitors(fastapi: 
     assert fastapi.get("/fail").text == "Internal Server Error"
 
 
-def test_a_deadline_cancels_the_coroutine(fastapi: Site) -> None:
-    """As the thread of the deadlines does it, while the request's thread waits."""
+def end_by_deadline(there: Site, path: str = "/wait") -> tuple[BaseException, int]:
+    """Ask for the end of a delivery as the thread of the deadlines does it, while the request's thread waits.
+
+    Returns what the delivery raised, and the id of its thread.
+    """
     raised: list[BaseException] = []
 
     def deliver() -> None:
         try:
-            fastapi.deliver("/wait")
+            there.deliver(path)
         except BaseException as error:
             raised.append(error)
 
     thread = threading.Thread(target=deliver)
     thread.start()
     assert main_module().BEGUN.wait(10)
-    call = cancellation.running_in(thread.ident or 0)
+    thread_id = thread.ident or 0
+    call = cancellation.running_in(thread_id)
     assert call is not None
     assert call.request()
-    thread.join(5)
-    assert isinstance(raised[0], DeadlineExceededError)
+    thread.join(10)
+    return raised[0], thread_id
+
+
+def test_a_deadline_cancels_the_coroutine(fastapi: Site) -> None:
+    error, thread_id = end_by_deadline(fastapi)
+
+    assert isinstance(error, DeadlineExceededError)
     assert main_module().EVENTS[-1] == "cancelled"
-    assert cancellation.running_in(thread.ident or 0) is None
+    assert cancellation.running_in(thread_id) is None
     assert fastapi.get("/").status_code == 200
+
+
+def test_a_deadline_stays_the_reason_if_its_cancellation_fails(fastapi: Site) -> None:
+    error, _ = end_by_deadline(fastapi, "/roll-back")
+
+    assert isinstance(error, DeadlineExceededError)
+    assert "the rollback failed" in str(error.__cause__)
 
 
 def test_a_delivery_that_exceeds_its_deadline_has_cancelled_the_coroutine(fastapi: Site) -> None:
@@ -415,22 +441,7 @@ def test_djangos_asgi_application_runs(tmp_path: Path) -> None:
         assert there.deliver("/fail").text.strip() == "500 Internal Server Error: ValueError: not today"
         assert "ValueError: not today either" in there.deliver("/fail-async").text
         assert "Server Error (500)" in there.get("/fail").text
-        raised: list[BaseException] = []
-
-        def deliver() -> None:
-            try:
-                there.deliver("/wait")
-            except BaseException as error:
-                raised.append(error)
-
-        thread = threading.Thread(target=deliver)
-        thread.start()
-        assert main_module().BEGUN.wait(10)
-        call = cancellation.running_in(thread.ident or 0)
-        assert call is not None
-        assert call.request()
-        thread.join(10)
-        assert isinstance(raised[0], DeadlineExceededError)
+        assert isinstance(end_by_deadline(there)[0], DeadlineExceededError)
         assert main_module().EVENTS == ["cancelled"]
 
 

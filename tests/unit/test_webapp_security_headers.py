@@ -21,6 +21,7 @@ def test_a_long_task_page_is_strict_unless_app_yaml_sets_a_policy() -> None:
     strict, name = security_headers.CONTENT_SECURITY_POLICY, security_headers.POLICY
     assert security_headers.policy_of_engine_page({}) == strict
     assert security_headers.policy_of_engine_page({name: "strict"}) == strict
+    assert security_headers.policy_of_engine_page({name: "Strict"}) == strict
     assert security_headers.policy_of_engine_page({name: "default-src https:"}) == "default-src https:"
     assert security_headers.policy_of_engine_page({name: None}) is None
 
