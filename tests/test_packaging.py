@@ -8,6 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -52,6 +53,35 @@ def test_the_module_of_long_tasks_is_packed_and_needs_nothing_else(tmp_path: Pat
         [sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
     assert (ran.stdout.strip(), ran.returncode) == ("LongRunningTaskHandler", 0), ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name the virtual environment"),
+        (["", "", "requirements.lock"], "name the virtual environment"),
+        ([".venv", ""], "name the lock"),
+        (["work", "", "requirements.lock"], "work is not a virtual environment"),
+        ([".", "", "requirements.lock"], ". is not a virtual environment"),
+    ],
+)
+def test_an_installation_empties_no_folder_of_the_users(
+    tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    """`python -m venv --clear` empties any folder, the current one if the name is empty."""
+    kept = tmp_path / "work" / "kept"
+    kept.parent.mkdir()
+    kept.write_text("mine")
+    for name in ("requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+
+    ran = subprocess.run(
+        [str(ROOT / ".ci" / "install"), *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+
+    assert ran.returncode != 0
+    assert message in ran.stderr
+    assert kept.read_text() == "mine"
 
 
 def pins_of(name: str) -> dict[str, set[str]]:
