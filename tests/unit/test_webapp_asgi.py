@@ -15,6 +15,7 @@ from webob import Request
 from lastacross import cancellation, runtime, webapp
 from lastacross.errors import ConfigError, DeadlineExceededError
 from lastacross.webapp import script
+from lastacross.webapp.environ import close
 from lastacross.worker.deadline import Deadlines
 from lastacross.worker.delivery import Delivery
 from tests.support import django_app
@@ -210,10 +211,12 @@ def test_a_stream_that_breaks_is_not_completed(fastapi: Site) -> None:
         return lambda data: None
 
     environ = Request.blank("/broken", environ={"HTTP_HOST": HOST, "REMOTE_ADDR": "203.0.113.9"}).environ
-    pieces = iter(fastapi.outside(environ, start))
+    body = fastapi.outside(environ, start)
+    pieces = iter(body)
     assert next(pieces) == b"first"
     with pytest.raises(ValueError, match="half way"):
         list(pieces)
+    close(body)
 
 
 def test_the_exception_is_the_answer_to_a_task_and_the_page_a_visitors(fastapi: Site) -> None:

@@ -376,7 +376,9 @@ def test_a_body_that_ends_early_is_refused(site: web.Site) -> None:
     request.method = "POST"
     request.body = b"abc"
     request.environ["CONTENT_LENGTH"] = "5"
-    assert request.get_response(site.outside).status_int == 400
+    answer = request.get_response(site.outside)
+    assert answer.status_int == 400
+    assert "shorter than its declared length" in answer.text
 
 
 def test_the_answer_to_a_head_that_is_refused_has_no_body(site: web.Site) -> None:

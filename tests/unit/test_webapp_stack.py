@@ -12,7 +12,7 @@ from webob import Request
 
 from lastacross import log_context
 from lastacross.webapp import access_log, security_headers
-from lastacross.webapp.environ import Body, Environ, Start
+from lastacross.webapp.environ import Body, Environ, Start, close
 from tests.support import web
 
 MAIN = """
@@ -287,10 +287,12 @@ def test_an_exception_after_the_first_piece_ends_the_connection(app: web.Site) -
         return lambda data: None
 
     environ = Request.blank("/late", environ={"HTTP_HOST": web.HOST}).environ
-    body = iter(app.outside(environ, start_response))  # type: ignore[arg-type]
-    assert next(body) == b"one"
+    body = app.outside(environ, start_response)  # type: ignore[arg-type]
+    pieces = iter(body)
+    assert next(pieces) == b"one"
     with pytest.raises(ConnectionAbortedError):
-        next(body)
+        next(pieces)
+    close(body)
 
 
 @pytest.mark.parametrize("host", ["evil.example", "", "app.example@evil", "app.example/x", "a b", "[::1"])
