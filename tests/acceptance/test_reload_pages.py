@@ -630,6 +630,7 @@ def test_a_loader_that_is_delivered_again_after_its_last_add_loads_nothing_twice
     assert numbers(client, CRON_RUN) == (450, 0, 0, 450)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("added", [0, 1, 199, 200, 201, 449, 450])
 def test_a_loader_that_died_half_way_goes_on_where_it_was(
     loaded: config.Config,

@@ -97,7 +97,8 @@ def program(app_root: Path, imports: None) -> Iterator[Path]:
 
 def test_a_program_runs_with_its_imports_unchanged(program: Path, redis_server: RedisServer) -> None:
     with testing.application(program, redis_url=redis_server.url) as app:
-        assert Request.blank("/start").get_response(app.wsgi).status_code == 200
+        answer = Request.blank("/start").get_response(app.wsgi)
+        assert (answer.status_code, answer.body) == (200, b"ok")
         app.run_tasks()
 
         assert memcache.get("count") == 5

@@ -90,6 +90,7 @@ def test_one_refusal_of_a_replica_ends_every_connection(
     assert opened.redis.client_id() != heartbeats
 
 
+@pytest.mark.slow
 def test_a_server_that_loads_a_new_masters_data_ends_every_connection(
     server: Node, opened: Store, folder: Path
 ) -> None:

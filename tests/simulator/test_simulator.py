@@ -56,6 +56,7 @@ def find_failure(runner: Runner, mutant: Mutant) -> Failure | None:
     return runner.explore(mutant.seed, MAX_MUTANT_STEPS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_the_simulator_kills_this_mutant(mutant: Mutant) -> None:
     with Runner(mutant) as runner:
