@@ -16,8 +16,11 @@ from lastacross.longtasks import (
     Parameters,
     ProgressPage,
     ProgressView,
+    TaskFunction,
     UploadedFile,
     View,
+    function,
+    mount,
 )
 
 __all__ = [
@@ -28,9 +31,12 @@ __all__ = [
     "Parameters",
     "ProgressPage",
     "ProgressView",
+    "TaskFunction",
     "TaskStoppedError",
     "UnusableResultError",
     "UploadedFile",
     "UserError",
     "View",
+    "function",
+    "mount",
 ]

@@ -43,6 +43,7 @@ FOUNDATION: dict[str, set[str]] = {
     "tracing": set(),
     "otel": {"logs", "tracing"},
     "cancellation": set(),
+    "coroutines": {"cancellation", "errors", "handler_calls", "logs"},
     "application_modules": {"errors"},
     "google_names": {"errors"},
     "namespace_manager": {"errors", "log_context"},

@@ -10,8 +10,8 @@ from datetime import datetime
 from types import AsyncGeneratorType, BuiltinMethodType, CodeType, GeneratorType, MethodType, ModuleType
 from typing import Any, NoReturn
 
-from lastacross import config, handler_calls, taskqueue
-from lastacross.deferred import coroutines, payloads
+from lastacross import config, coroutines, handler_calls, taskqueue
+from lastacross.deferred import payloads
 from lastacross.errors import (
     BadSignatureError,
     PermanentTaskFailure,

@@ -3,8 +3,10 @@
 An application imports the top-level module ``longtask``; docs/longtasks.md is the manual.
 """
 
+from lastacross.longtasks.functions import TaskFunction, function
 from lastacross.longtasks.handler import LongRunningTaskHandler
 from lastacross.longtasks.listing import ListHandler
+from lastacross.longtasks.mounting import mount
 from lastacross.longtasks.page import ProgressPage
 from lastacross.longtasks.parameters import Parameters, UploadedFile
 from lastacross.longtasks.view import ProgressView, View
@@ -15,8 +17,11 @@ __all__ = [
     "Parameters",
     "ProgressPage",
     "ProgressView",
+    "TaskFunction",
     "UploadedFile",
     "View",
     "expiry",
+    "function",
+    "mount",
     "overview",
 ]

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lastacross import clock, handler_calls, logs
+from lastacross import clock, coroutines, handler_calls, logs
 from lastacross.broker import backoff_seconds, listing
 from lastacross.datastore import LongTask
 from lastacross.errors import (
@@ -93,7 +93,8 @@ def run(task_id: str, current: CurrentTask, work: Work) -> int:
     watch.start()
     try:
         work.prepare(task, reporter)
-        kind, body = results.encode(handler_calls.call(work.execute, _parameters(task)))
+        result = handler_calls.call(work.execute, _parameters(task))
+        kind, body = results.encode(coroutines.result_of(result, work.execute.__qualname__))
     except TaskStoppedError:
         reporter.close()
         return _stopped(task)

@@ -7,16 +7,17 @@ import markupsafe
 
 from lastacross.datastore import LongTask
 from lastacross.longtasks import progress, results
+from lastacross.longtasks.frame import FramedHandler
 from lastacross.longtasks.parameters import Parameters
 from lastacross.longtasks.view import View
-from lastacross.webapp import BadInputError, RequestHandler
+from lastacross.webapp import BadInputError
 
 REFRESH_SECONDS = 3
 REFRESH_AFTER_END_SECONDS = 3600
 """A page of the original work always asks again, even if nothing will change."""
 
 
-class Hooks(RequestHandler):
+class Hooks(FramedHandler):
     """The author's interface; see docs/longtasks.md.
 
     Attributes:
@@ -66,7 +67,8 @@ class Hooks(RequestHandler):
     def execute_task(self, parameters: Parameters) -> Any:
         """Do the work and return text, bytes or a JSON-serializable value of at most 32 MB.
 
-        The method must be idempotent, because it runs again after a crash or an exception.
+        It may be a coroutine function, which its deadline cancels. The method must be idempotent, because it
+        runs again after a crash or an exception.
         """
         raise NotImplementedError(f"{type(self).__name__} has no execute_task(parameters)")
 
@@ -127,6 +129,10 @@ class Hooks(RequestHandler):
         """
         if self._reporter is not None:
             self._reporter.report(message, step, total_steps or self.total_steps)
+
+
+OPTIONS = frozenset(name for name in Hooks.__annotations__ if name != "task" and not name.startswith("_"))
+"""The names of the attributes that an author sets."""
 
 
 def display_of(view: View) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """The list of the visitor's own long tasks, a page that an application can mount at any URL."""
 
 from lastacross.longtasks import looking, operation, visitor
-from lastacross.webapp import RequestHandler
+from lastacross.longtasks.frame import FramedHandler
 
 
-class ListHandler(RequestHandler):
+class ListHandler(FramedHandler):
     """The tasks that this browser has started, newest first, with state and progress.
 
     Add it to the application's routes: ``("/longtasks", longtask.ListHandler)``.

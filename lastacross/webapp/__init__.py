@@ -18,20 +18,22 @@ from lastacross.webapp.environ import (
     Wsgi,
     close,
     is_internal,
+    wants_json,
 )
 from lastacross.webapp.form_error import FormError
 from lastacross.webapp.handlers import BadInputError, RequestHandler, TaskHandler, local_path
 from lastacross.webapp.json_body import BadJsonError
 from lastacross.webapp.json_body import load as load_json
 from lastacross.webapp.login import signed_in
+from lastacross.webapp.mounting import Mounted
 from lastacross.webapp.operations import ENDS, Operation, duration, instant
 from lastacross.webapp.refused_deliveries import refused_in_last_hour
 from lastacross.webapp.request_scope import SERVER_SOFTWARE, current_request
-from lastacross.webapp.script import load_script, serves_itself
+from lastacross.webapp.script import as_wsgi, load_script, serves_itself
 from lastacross.webapp.security_headers import DEFAULTS
 from lastacross.webapp.stack import inside, outside
 from lastacross.webapp.started import SignedList, is_started_by, remember_started
-from lastacross.webapp.webapp2_compat import prepare
+from lastacross.webapp.webapp2_compat import note_error, prepare
 
 __all__ = [
     "BODY_RECEIVED",
@@ -54,6 +56,7 @@ __all__ = [
     "Body",
     "Environ",
     "FormError",
+    "Mounted",
     "Operation",
     "RequestHandler",
     "SignedList",
@@ -62,6 +65,7 @@ __all__ = [
     "TaskHandler",
     "Wsgi",
     "administrator",
+    "as_wsgi",
     "boundary",
     "clients",
     "close",
@@ -81,6 +85,7 @@ __all__ = [
     "local_path",
     "login",
     "network_of",
+    "note_error",
     "outside",
     "prepare",
     "proxies",
@@ -90,4 +95,5 @@ __all__ = [
     "sessions",
     "signed_in",
     "templating",
+    "wants_json",
 ]

@@ -15,6 +15,7 @@ from lastacross.config import Config
 from lastacross.errors import ApplicationModuleError, ConfigError
 from lastacross.webapp import frameworks, webapp2_compat
 from lastacross.webapp.environ import FAILURE, Body, Environ, Headers, Start, Wsgi, close
+from lastacross.webapp.mounting import Mounted
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
@@ -53,9 +54,25 @@ def _load(dotted: str, root: Path) -> Wsgi:
         raise _error(dotted, f"`{name}` is a {type(found).__name__}, not a WSGI or ASGI application")
     # The import may have brought a framework along.
     frameworks.watch()
-    if is_asgi(found):
-        return _behind_wsgi(found, dotted, name)
-    return webapp2_compat.prepare(cast(Wsgi, found))
+    try:
+        return as_wsgi(found, name)
+    except ConfigError as error:
+        raise _error(dotted, str(error)) from error
+
+
+def as_wsgi(application: Any, name: str) -> Wsgi:
+    """A WSGI or ASGI application as a WSGI one.
+
+    Args:
+        application: the application, which is only called when a request arrives.
+        name: its name, for error messages.
+
+    Raises:
+        ConfigError: it is an ASGI application and a2wsgi is not installed.
+    """
+    if is_asgi(application):
+        return _behind_wsgi(application, name)
+    return webapp2_compat.prepare(cast(Wsgi, application))
 
 
 def is_asgi(application: Any) -> bool:
@@ -72,7 +89,7 @@ def is_asgi(application: Any) -> bool:
         return False
 
 
-def _behind_wsgi(application: Any, dotted: str, name: str) -> Wsgi:
+def _behind_wsgi(application: Any, name: str) -> Wsgi:
     """Adapt an ASGI application, with libraries that other applications do not need."""
     try:
         # One application may have several names, and must have one loop and one lifespan.
@@ -82,7 +99,7 @@ def _behind_wsgi(application: Any, dotted: str, name: str) -> Wsgi:
             raise
         kind = getattr(application, "__name__", type(application).__name__)
         problem = f"`{name}` is an ASGI application ({kind}), which needs a2wsgi; install lastacross[asgi]"
-        raise _error(dotted, problem) from error
+        raise ConfigError(problem) from error
     return adapted
 
 
@@ -155,6 +172,8 @@ def serves_itself(config: Config, scripts: Callable[[str], Wsgi], path: str) -> 
 
 
 def _has_route(application: Wsgi, path: str) -> bool:
+    if isinstance(application, Mounted):
+        return application.is_mounted(path) or _has_route(application.application, path)
     if not isinstance(application, webapp2.WSGIApplication):
         return False
     request = application.request_class.blank(path, POST=b"")

@@ -15,9 +15,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from lastacross import deferred, taskqueue
+from lastacross import coroutines, deferred, taskqueue
 from lastacross.broker import CurrentTask, delivering
-from lastacross.deferred import coroutines
 from lastacross.signing import Signatures
 from lastacross.worker import deadline
 from lastacross.worker.deadline import Deadlines

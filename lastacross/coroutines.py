@@ -1,4 +1,4 @@
-"""Runs the coroutines that deferred calls return, in one event loop per thread.
+"""Runs the coroutines that deferred calls and long tasks return, in one event loop per thread.
 
 The loop stays open until its thread or process ends, so that a library may keep its connections there. The
 tasks that a call leaves behind are cancelled when the call ends. The call's deadline cancels the coroutine.
@@ -11,6 +11,7 @@ import contextlib
 import contextvars
 import inspect
 import os
+import sys
 import threading
 from collections.abc import Awaitable
 from types import AsyncGeneratorType, CoroutineType
@@ -86,7 +87,9 @@ class _ThreadLoop:
                 self.loop.close()
 
     def __del__(self) -> None:
-        self.close()
+        # At the end of the process, `_close_idle` has closed the loop, and this module is being taken apart.
+        if not sys.is_finalizing():
+            self.close()
 
 
 # These references also keep a forked child from deleting, and thereby closing, its parent's loops.

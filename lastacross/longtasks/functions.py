@@ -1,0 +1,168 @@
+"""Turns a plain function into a long task."""
+
+import functools
+import inspect
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from lastacross.longtasks.handler import LongRunningTaskHandler
+from lastacross.longtasks.hooks import OPTIONS
+from lastacross.longtasks.parameters import Parameters, UploadedFile
+from lastacross.webapp import BadInputError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+PROGRESS = "progress"
+"""A function's parameter of this name gets a callable that reports the progress."""
+
+
+class TaskFunction(Generic[P, R]):
+    """A function that ``longtask.mount`` serves as a long task; calling it runs the function itself.
+
+    Attributes:
+        path: the path of its page.
+        handler: the handler class that executes it.
+    """
+
+    def __init__(self, path: str, function: Callable[P, R], handler: type[LongRunningTaskHandler]) -> None:
+        functools.update_wrapper(self, function)
+        self.path = path
+        self.handler = handler
+        self._function = function
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function in this process, without a task."""
+        return self._function(*args, **kwargs)
+
+
+def function(
+    path: str, *, parameters: Collection[str] | None = None, **options: Any
+) -> Callable[[Callable[P, R]], TaskFunction[P, R]]:
+    """Turn a function into a long task; a decorator.
+
+    The function gets its parameters as keyword arguments: strings from a form or a query, any values from
+    JSON, and files for those annotated as ``UploadedFile``. If it has a parameter ``progress``, it gets a
+    callable ``progress(message, step=0, total=0)``. It returns text, bytes or a JSON-serializable value of at
+    most 32 MB. It may be a coroutine function. It must be idempotent, because it runs again after a crash or
+    an exception.
+
+    A GET without parameters shows a form with a field for each parameter. Without any parameters it starts
+    the task.
+
+    Args:
+        path: the path of its page, such as ``/report`` or ``/report/<month>``.
+        parameters: the names that a request may give; by default all parameters of the function.
+        options: attributes of ``LongRunningTaskHandler``, such as ``title`` or ``deadline_seconds``.
+
+    Raises:
+        TypeError: the function does not accept a parameter or needs one that is not listed, or an option is
+            unknown.
+    """
+    unknown = sorted(options.keys() - OPTIONS)
+    if unknown:
+        raise TypeError(
+            f"longtask.function has no option {unknown[0]!r}; it has {', '.join(sorted(OPTIONS))}"
+        )
+
+    def decorate(function: Callable[P, R]) -> TaskFunction[P, R]:
+        call = _Call.of(function, parameters)
+        title = options.get("title") or function.__name__.replace("_", " ").strip().capitalize()
+        attributes = {
+            "parameters": call.names,
+            "needs_parameters": bool(call.names),
+            "takes_files": bool(call.files),
+            **options,
+            "title": title,
+            "call": call,
+            "__module__": function.__module__,
+            "__doc__": function.__doc__,
+        }
+        handler = type(function.__name__, (_FunctionHandler,), attributes)
+        return TaskFunction(path, function, handler)
+
+    return decorate
+
+
+@dataclass(frozen=True)
+class _Call:
+    """How to call a function with a request's parameters."""
+
+    function: Callable[..., Any]
+    names: tuple[str, ...]
+    required: frozenset[str]
+    defaults: dict[str, Any]
+    files: frozenset[str]
+    takes_progress: bool
+
+    @classmethod
+    def of(cls, function: Callable[..., Any], listed: Collection[str] | None) -> "_Call":
+        """Compare a function's signature with the listed names.
+
+        Raises:
+            TypeError: they do not fit.
+        """
+        name = function.__qualname__
+        found = inspect.signature(function).parameters
+        kinds = {each.kind for each in found.values()}
+        if inspect.Parameter.POSITIONAL_ONLY in kinds or inspect.Parameter.VAR_POSITIONAL in kinds:
+            raise TypeError(f"{name} must take its parameters by name")
+        takes_any = inspect.Parameter.VAR_KEYWORD in kinds
+        own = [
+            key
+            for key, each in found.items()
+            if each.kind is not inspect.Parameter.VAR_KEYWORD and key != PROGRESS
+        ]
+        names = tuple((listed,) if isinstance(listed, str) else own if listed is None else listed)
+        for key in names:
+            if key == PROGRESS or (key not in own and not takes_any):
+                raise TypeError(f"{name} has no parameter {key!r} for a request to set")
+        required = {key for key in own if found[key].default is inspect.Parameter.empty}
+        if missing := sorted(required - set(names)):
+            raise TypeError(f"{name} needs {missing[0]!r}, which is not in parameters={names!r}")
+        defaults = {key: found[key].default for key in own if key not in required}
+        files = {key for key in own if found[key].annotation in (UploadedFile, UploadedFile.__name__)}
+        return cls(function, names, frozenset(required), defaults, frozenset(files), PROGRESS in found)
+
+    def default_text(self, name: str) -> str:
+        """The text of a form's empty field."""
+        default = self.defaults.get(name)
+        return "" if default is None else str(default)
+
+
+class _FunctionHandler(LongRunningTaskHandler):
+    """Executes a function."""
+
+    call: _Call
+
+    def render_form(self) -> None:
+        """Answer with a form that has a field for each parameter."""
+        fields = [
+            {
+                "name": name,
+                "label": name.replace("_", " ").capitalize(),
+                "type": "file" if name in self.call.files else "text",
+                "value": self.call.default_text(name),
+                "is_required": name in self.call.required,
+            }
+            for name in self.call.names
+        ]
+        values = {"name": self.title, "fields": fields, "action": self.request.path}
+        self.render_engine_page("longtask/form.html", takes_files=self.takes_files, **values)
+
+    def prepare_task(self, parameters: Parameters) -> None:
+        """Refuse a request without a required parameter."""
+        for name in self.call.names:
+            if name in self.call.required and parameters.get(name, "") == "":
+                raise BadInputError(name, "is missing")
+
+    def execute_task(self, parameters: Parameters) -> Any:
+        """Call the function; the caller awaits a coroutine."""
+        given = {name: parameters[name] for name in self.call.names if name in parameters}
+        if self.call.takes_progress:
+            given[PROGRESS] = self._progress
+        return self.call.function(**given)
+
+    def _progress(self, message: str, step: float = 0, total: float = 0) -> None:
+        self.log_progress(message, step, total)
