@@ -192,10 +192,19 @@ def _announce(root: Path) -> int:
 
 @cli.command("preload", hidden=True)
 @click.option("--for", "kinds", multiple=True)
+@click.option("--reports", is_flag=True)
 @takes_app
-def _preload(root: Path, kinds: tuple[str, ...]) -> int:
+def _preload(root: Path, kinds: tuple[str, ...], *, reports: bool) -> int:
     """Import the application and fork other processes; a supervisor starts this command."""
-    return _call("preload", "run", lambda: configured(root), kinds, _run_again)
+    return _call("preload", "run", lambda: configured(root), kinds, _run_again, reports=reports)
+
+
+@cli.command("watch", hidden=True)
+@click.argument("root", type=click.Path(path_type=Path))
+@click.argument("ignored", type=click.Path(path_type=Path))
+def _watch(root: Path, ignored: Path) -> int:
+    """Tell the process that started this one when a file of the application changes; ``dev`` starts it."""
+    return _call("watching", "run", root, ignored)
 
 
 def _call(module: str, function: str, *args: Any, **options: Any) -> int:

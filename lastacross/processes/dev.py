@@ -2,6 +2,10 @@
 
 It starts its own Redis unless REDIS_URL is given, updates the datastore's tables, and starts the web server,
 two workers, the backends' workers and a scheduler. All data is kept in the data folder and survives restarts.
+
+When a file of the application changes, its new code is imported first. Then new processes take the places of
+the former ones, which finish their tasks. The listening socket belongs to this process, so no connection is
+refused meanwhile.
 """
 
 import contextlib
@@ -11,17 +15,19 @@ import importlib
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lastacross import config, logs
 from lastacross.config import DEFAULT_SERVICE, Config, Settings
 from lastacross.errors import StoreUnavailableError
 from lastacross.processes import data_folder, embedded, listening, permissions, supervisor, workers
-from lastacross.processes.supervisor import ChildSpec, Supervisor
+from lastacross.processes.child_spec import ChildSpec
+from lastacross.processes.supervisor import Renewal, Supervisor
 from lastacross.store import Store
 
 GRACE_SECONDS = 10.0
+KINDS = ("web", "worker", "scheduler")
 # The file in the data folder that contains the site's address, for `lastacross admin link`.
 URL_FILE = "url"
 _ANSWER_SECONDS = 1.0
@@ -50,37 +56,109 @@ def run(root: Path, environ: Mapping[str, str], run_command: workers.Command | N
     configuration = config.load(root, environ)
     settings = configuration.settings
     logs.configure(settings)
-    listening.require_free_port(settings)
-    permissions.narrow(settings)
-    with data_folder.opened(settings.data_dir) as folder:
-        environ["LASTACROSS_APP"] = str(configuration.root)
-        environ["LASTACROSS_DATA_DIR"] = str(settings.data_dir)
-        redis_specs = []
-        if settings.sources["REDIS_URL"] == "default":
-            server = embedded.prepare(folder)
-            environ["REDIS_URL"] = server.url
-            redis_specs = [server.spec(folder.lock_fd)]
-        configuration = config.load(root, environ)
-        config.use(configuration)
-        kinds = ("web", "worker", "scheduler")
-        run = run_command and functools.partial(_without_lock, folder.lock_fd, run_command)
-        preload = workers.preload_spec(configuration, environ, kinds, run)
-        if preload is None:
-            _upgrade(configuration)
-        (folder.path / URL_FILE).touch(mode=0o600)
-        (folder.path / URL_FILE).write_text(f"{listening.browsable_url(configuration.settings)}\n")
-        announcement = _Announcement(configuration.settings)
-        return Supervisor(
-            [
-                *redis_specs,
-                *_specs(configuration, environ, folder.private_folder("workers")),
-                *([] if preload is None else [_announcing(environ)]),
-            ],
-            grace_seconds=GRACE_SECONDS,
-            on_tick=announcement.try_once if preload is None else None,
-            preload=preload,
-            must_upgrade=preload is not None,
-        ).run()
+    with listening.listening_socket(settings) as opened:
+        permissions.narrow(settings)
+        with data_folder.opened(settings.data_dir) as folder:
+            code = _run(configuration, environ, folder, opened.fileno(), run_command)
+    print(f"stopped; data is in {_shown(settings.data_dir)}", flush=True)
+    return code
+
+
+def _run(
+    configuration: Config,
+    environ: Mapping[str, str],
+    folder: data_folder.DataFolder,
+    listening_fd: int,
+    run_command: workers.Command | None,
+) -> int:
+    root, settings = configuration.root, configuration.settings
+    environ = {**environ, "LASTACROSS_APP": str(root), "LASTACROSS_DATA_DIR": str(settings.data_dir)}
+    redis_specs = []
+    if settings.sources["REDIS_URL"] == "default":
+        server = embedded.prepare(folder)
+        environ["REDIS_URL"] = server.url
+        redis_specs = [server.spec(folder.lock_fd)]
+    configuration = config.load(root, environ)
+    config.use(configuration)
+    run = run_command and functools.partial(_without_lock, folder.lock_fd, run_command)
+    with_socket = {**environ, listening.LISTENING_FD: str(listening_fd)}
+    preload = workers.preload_spec(configuration, with_socket, KINDS, run, (listening_fd,))
+    if preload is None:
+        _upgrade(configuration)
+    (folder.path / URL_FILE).touch(mode=0o600)
+    (folder.path / URL_FILE).write_text(f"{listening.browsable_url(configuration.settings)}\n")
+    announcement = _Announcement(configuration.settings)
+    generations = _Generations(root, environ, with_socket, folder, listening_fd)
+    return Supervisor(
+        [
+            *redis_specs,
+            *generations.specs(configuration),
+            *([] if preload is None else [_announcing(environ)]),
+            _watching(configuration, environ),
+        ],
+        grace_seconds=GRACE_SECONDS,
+        on_tick=announcement.try_once if preload is None else None,
+        preload=preload,
+        must_upgrade=preload is not None,
+        renew=generations.renew,
+    ).run()
+
+
+class _Generations:
+    """Makes the processes of the application's present code, and later those of its changed code.
+
+    Args:
+        root: the application's folder.
+        environ: the processes' environment.
+        with_socket: the same with the number of the listening socket.
+        folder: the data folder.
+        listening_fd: the socket that the web server inherits.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        environ: Mapping[str, str],
+        with_socket: Mapping[str, str],
+        folder: data_folder.DataFolder,
+        listening_fd: int,
+    ) -> None:
+        self._root = root
+        self._environ = environ
+        self._with_socket = with_socket
+        self._folder = folder
+        self._fds = (listening_fd,)
+        self._number = 0
+
+    def specs(self, configuration: Config) -> list[ChildSpec]:
+        """The web server, the workers, the workers of each backend that is to be started, the scheduler."""
+        self._number += 1
+        # The former processes go on recording their running tasks in their own folder.
+        tables = self._folder.private_folder(f"workers-{self._number}")
+        command = (sys.executable, "-m", "lastacross")
+        web = ChildSpec(
+            "web",
+            (*command, "web"),
+            self._with_socket,
+            dies_with_parent=True,
+            arguments=("web",),
+            pass_fds=self._fds,
+        )
+        found = [web, *workers.specs(configuration, self._environ, tables)]
+        for backend in configuration.backends.values():
+            if backend.state == "START":
+                found += workers.specs(configuration, self._environ, tables, service=backend.name)
+        scheduler = ChildSpec("scheduler", (*command, "scheduler"), self._environ, arguments=("scheduler",))
+        return [*found, scheduler]
+
+    def renew(self) -> Renewal:
+        """The processes of the changed code, and the process that imports it first.
+
+        Raises:
+            ConfigError: a file is invalid.
+        """
+        configuration = config.load(self._root, self._environ)
+        return self.specs(configuration), workers.import_spec(self._with_socket, KINDS, self._fds)
 
 
 def announce(configuration: Config) -> int:
@@ -126,15 +204,11 @@ def _upgrade(configuration: Config) -> None:
         datastore.dispose()
 
 
-def _specs(configuration: Config, environ: Mapping[str, str], folder: Path) -> Iterator[ChildSpec]:
-    """The web server, the workers, the workers of each backend that is to be started, and the scheduler."""
-    command = (sys.executable, "-m", "lastacross")
-    yield ChildSpec("web", (*command, "web"), environ, dies_with_parent=True, arguments=("web",))
-    yield from workers.specs(configuration, environ, folder)
-    for backend in configuration.backends.values():
-        if backend.state == "START":
-            yield from workers.specs(configuration, environ, folder, service=backend.name)
-    yield ChildSpec("scheduler", (*command, "scheduler"), environ, arguments=("scheduler",))
+def _watching(configuration: Config, environ: Mapping[str, str]) -> ChildSpec:
+    """The process that notices changes of the application's files."""
+    command = (sys.executable, "-m", "lastacross", "watch")
+    folders = (str(configuration.root), str(configuration.settings.data_dir))
+    return ChildSpec("watch", (*command, *folders), environ)
 
 
 class _Announcement:
@@ -148,11 +222,20 @@ class _Announcement:
         """Ask the web server whether it is ready; returns whether it has answered."""
         if not _is_healthy(self._url):
             return False
-        print(f"Last Across is at {self._url} (press Ctrl-C to stop)", flush=True)
         # Print to standard output, not to the log, because the link works only once and is for whoever
         # started this.
-        print(self._sign_in(), flush=True)
+        print(self._box(), flush=True)
         return True
+
+    def _box(self) -> str:
+        rows = [
+            ("Application", self._url),
+            ("Console", self._sign_in()),
+            ("Data", _shown(self._settings.data_dir)),
+        ]
+        lines = [f"  {name:12} {text}" for name, text in rows]
+        rule = "-" * min(max(map(len, lines)) + 2, 100)
+        return "\n".join(["", rule, *lines, "", "  Ctrl-C stops everything.", rule])
 
     def _sign_in(self) -> str:
         administrator = importlib.import_module("lastacross.webapp.administrator")
@@ -160,11 +243,17 @@ class _Announcement:
         try:
             code = administrator.new_code(self._settings.secret_key, opened)
         except StoreUnavailableError as error:
-            return f"To sign in as the administrator, run `lastacross admin link` later: {error}"
+            return f"run `lastacross admin link` later: {error}"
         finally:
             opened.close()
-        link = administrator.link(self._url, code)
-        return f"To sign in as the administrator, open this link once, within an hour:\n  {link}"
+        return f"{administrator.link(self._url, code)}  (signs you in once, within an hour)"
+
+
+def _shown(data_dir: Path) -> str:
+    """The data folder as a person at the terminal would type it."""
+    with contextlib.suppress(ValueError):
+        return f"{data_dir.relative_to(Path.cwd())}/"
+    return f"{data_dir}/"
 
 
 def _is_healthy(url: str) -> bool:

@@ -18,8 +18,8 @@ from typing import Any
 from lastacross import logs
 from lastacross.errors import StartupError
 from lastacross.files import private
+from lastacross.processes.child_spec import ChildSpec
 from lastacross.processes.data_folder import DataFolder, is_in_use
-from lastacross.processes.supervisor import ChildSpec
 
 log = logs.get("lastacross.embedded")
 

@@ -30,6 +30,7 @@ from lastacross import config, datastore, logs, store
 from lastacross.config import Config
 from lastacross.errors import Error
 from lastacross.processes import application, die_with_parent, ending, fork_safety, process_title
+from lastacross.processes.listening import LISTENING_FD
 from lastacross.processes.preload_client import MAX_REQUEST_BYTES, SOCKET_FD
 
 log = logs.get("lastacross.preload")
@@ -60,13 +61,21 @@ class _Request:
     signal: int
 
 
-def run(load_configuration: Callable[[], Config], kinds: Collection[str], command: Command) -> int:
+def run(
+    load_configuration: Callable[[], Config],
+    kinds: Collection[str],
+    command: Command,
+    *,
+    reports: bool = False,
+) -> int:
     """Import the application and fork processes until the supervisor ends or the application has changed.
 
     Args:
         load_configuration: loads the configuration, and turns on the log output.
         kinds: the kinds of processes that will be forked, whose modules are imported as well.
         command: runs a forked process.
+        reports: whether to report an error in the application, because the processes of its former code go
+            on running.
 
     Returns:
         The exit code of this process or of a forked one.
@@ -80,7 +89,7 @@ def run(load_configuration: Callable[[], Config], kinds: Collection[str], comman
         return 1
     channel = socket.socket(fileno=int(os.environ.pop(SOCKET_FD)))
     channel.set_inheritable(False)
-    files = fork_safety.open_files()
+    files = fork_safety.open_files() if sys.platform == "linux" else frozenset()
     # Garbage collections would only delay the import.
     gc.disable()
     config.keep_files()
@@ -91,15 +100,12 @@ def run(load_configuration: Callable[[], Config], kinds: Collection[str], comman
             channel.send(json.dumps({"state": "failed"}).encode())
             return code
     channel.send(json.dumps({"state": "loading"}).encode())
-    try:
-        # Otherwise, each process would import it on connecting to Redis.
-        importlib.import_module("encodings.idna")
-        for kind in kinds:
-            importlib.import_module(KINDS[kind])
-        application.load_for_forks(configuration)
-    except Error:
-        # The processes report the error themselves, as they do without preloading.
+    if not _is_imported(configuration, kinds, reports=reports):
         return 1
+    if not configuration.settings.preload or sys.platform != "linux":
+        # It was only asked to try the import.
+        channel.send(json.dumps({"state": "off"}).encode())
+        return 0
     datastore.prepare(configuration.settings.database_url)
     gc.collect()
     reason = fork_safety.reason_against_forking(files | {channel.fileno()})
@@ -113,6 +119,22 @@ def run(load_configuration: Callable[[], Config], kinds: Collection[str], comman
     gc.enable()
     channel.send(json.dumps({"state": "ready"}).encode())
     return _serve(channel, supervisor, stamps, command)
+
+
+def _is_imported(configuration: Config, kinds: Collection[str], *, reports: bool) -> bool:
+    """Import the application and the modules of these kinds of processes; returns whether that worked."""
+    try:
+        # Otherwise, each process would import it on connecting to Redis.
+        importlib.import_module("encodings.idna")
+        for kind in kinds:
+            importlib.import_module(KINDS[kind])
+        application.load_for_forks(configuration)
+    except Error as error:
+        # Without `reports`, the processes report the error themselves, as they do without preloading.
+        if reports:
+            log.error("reload.failed", error=str(error), until_then="the former code goes on running")
+        return False
+    return True
 
 
 def _upgrade(configuration: Config) -> int:
@@ -260,9 +282,12 @@ def _begin_anew(request: _Request) -> None:
             os._exit(1)  # the supervisor died before our request, so no signal will come
     if request.umask != -1:
         os.umask(request.umask)
+    listening_fd = os.environ.get(LISTENING_FD)
     os.environ.update(request.set)
     for name in request.unset:
         os.environ.pop(name, None)
+    if listening_fd is not None and LISTENING_FD not in os.environ:
+        os.close(int(listening_fd))
     sys.argv[1:] = request.arguments
     process_title.show(request.command)
     # The command reads the configuration with this process's variables, and sets up the log with it.

@@ -78,6 +78,7 @@ class PreloadClient:
         self._clock = clock
         self._socket: socket.socket | None = None
         self._is_loading = self._is_ready = self._has_failed = self._is_stale = False
+        self._was_told_off = False
         self._load_until: float | None = None
         self._next_id = 1
         self._waiting: list[tuple[ForkRequest, Answer]] = []
@@ -154,6 +155,13 @@ class PreloadClient:
         return self._is_ready or self._is_stale or (self._is_loading and not self._has_failed)
 
     @property
+    def is_loaded(self) -> bool | None:
+        """Whether the imported application can be forked; None during its import, or if that failed."""
+        if self._is_ready:
+            return True
+        return False if self._was_told_off else None
+
+    @property
     def is_asked(self) -> bool:
         """Whether a request is still unanswered, so that an unknown child may be its process."""
         return bool(self._sent)
@@ -210,6 +218,7 @@ class PreloadClient:
         else:
             self.is_off = True
             self.has_failed_upgrade = state == "failed"
+            self._was_told_off = state == "off"
             self._load_until = None
             self._give_up_waiting()
 

@@ -23,9 +23,10 @@ from types import FrameType
 
 from lastacross import logs
 from lastacross.clock import SYSTEM, Clock
-from lastacross.errors import StoreUnavailableError
+from lastacross.errors import Error, StoreUnavailableError
 from lastacross.processes import die_with_parent
 from lastacross.processes.child_process import ChildProcess, ForkedProcess, can_fork, fork
+from lastacross.processes.child_spec import ChildSpec
 from lastacross.processes.preload_client import SOCKET_FD, ForkRequest, PreloadClient, become_subreaper
 from lastacross.stop_signals import stop_signals
 
@@ -43,46 +44,6 @@ IMPATIENCE_SECONDS = 1.0
 
 EXIT_RESTART = os.EX_TEMPFAIL
 """The exit code by which a child asks to be restarted immediately."""
-
-
-@dataclass(frozen=True)
-class ChildSpec:
-    """A process to keep alive.
-
-    Args:
-        name: the process's name in the log.
-        command: program and arguments.
-        environ: the process's environment, or None to inherit the supervisor's.
-        stop_stage: the stage in which the child is stopped; a stage begins when all children of the previous
-            one have exited.
-        on_death: a callable that receives the pid and the return code (negative for a signal) after each
-            death, before the next start. If it raises StoreUnavailableError, it is called again before that
-            start.
-        is_silent: a callable that receives the pid about once a second and returns whether the process is
-            alive but doing nothing, so that it must be killed.
-        dies_with_parent: whether to start the program through ``die_with_parent``, as is necessary if it does
-            not call ``watch_parent`` itself.
-        pass_fds: additional file descriptors that the process inherits.
-        umask: the process's umask, or -1 to inherit the supervisor's.
-        arguments: the arguments of ``lastacross`` in ``command``, if the preload process may run them.
-        is_once: whether the process has done its work once it exits with code 0.
-        run: a callable that runs these arguments in a fork of this process, and closes what belongs only to
-            this process. The first preload process is such a fork, which avoids importing again what both
-            need.
-    """
-
-    name: str
-    command: Sequence[str]
-    environ: Mapping[str, str] | None = None
-    stop_stage: int = 0
-    on_death: Callable[[int, int], None] | None = None
-    is_silent: Callable[[int], bool] | None = None
-    dies_with_parent: bool = False
-    pass_fds: tuple[int, ...] = ()
-    umask: int = -1
-    arguments: Sequence[str] = ()
-    is_once: bool = False
-    run: Callable[[Sequence[str]], int] | None = None
 
 
 def next_delay_seconds(delay_seconds: float, life_seconds: float) -> float:
@@ -105,7 +66,22 @@ class _Child:
     delay_seconds: float = 0.0
     restart_at: float | None = None
     kill_at: float | None = None
+    # Whether another process has taken its place, so that it only finishes its work.
+    is_retired: bool = False
     unreported: list[tuple[int, int]] = field(default_factory=list)
+
+
+Renewal = tuple[Sequence[ChildSpec], ChildSpec]
+"""The processes that replace the current ones, and the preload process that imports their code first."""
+
+
+@dataclass
+class _Candidate:
+    """New code that is being imported, and the processes that will run it."""
+
+    specs: Sequence[ChildSpec]
+    child: _Child
+    client: PreloadClient
 
 
 class Supervisor:
@@ -119,6 +95,8 @@ class Supervisor:
         preload: the preload process, or None to start every child as a program.
         must_upgrade: whether the preload process first updates the datastore's tables; if that fails, ``run``
             stops everything and returns its exit code.
+        renew: a callable that returns the processes and the preload process for the application's new code,
+            when SIGUSR1 asks for it; None to ignore that signal.
         clock: the clock that times restarts and kills.
         on_stop: a callable that is called when this process begins to stop.
 
@@ -135,10 +113,13 @@ class Supervisor:
         on_tick: Callable[[], bool] | None = None,
         preload: ChildSpec | None = None,
         must_upgrade: bool = False,
+        renew: Callable[[], Renewal] | None = None,
         clock: Clock = SYSTEM,
         on_stop: Callable[[], None] = lambda: None,
     ) -> None:
         self._children = [_Child(spec) for spec in specs]
+        self._renew = renew
+        self._candidate: _Candidate | None = None
         self._preloading: tuple[_Child, PreloadClient] | None = None
         if preload is not None and become_subreaper():
             environ = os.environ if preload.environ is None else preload.environ
@@ -176,6 +157,7 @@ class Supervisor:
                 self._wait(wakeup_fd)
                 self._take_signals()
                 self._serve_preloading()
+                self._serve_candidate()
                 self._reap()
                 self._reap_orphans()
                 self._restart_due()
@@ -196,8 +178,8 @@ class Supervisor:
             self._stop_asked_at = now
             for child in self._children:
                 child.restart_at = None
-            if self._preloading is not None:
-                self._preloading[1].stop()
+            for client in self._clients():
+                client.stop()
             self._enter_stage(min((child.spec.stop_stage for child in self._children), default=0))
         elif now - self._stop_asked_at > IMPATIENCE_SECONDS:
             for child in self._living(self._stage):
@@ -212,7 +194,9 @@ class Supervisor:
         os.set_blocking(read_fd, False)
         os.set_blocking(write_fd, False)
         self._signal_fds = read_fd, write_fd
-        numbers = (*stop_signals(), signal.SIGCHLD)
+        numbers = [*stop_signals(), signal.SIGCHLD]
+        if self._renew is not None:
+            numbers.append(signal.SIGUSR1)
         handlers = {number: signal.signal(number, self._note_signal) for number in numbers}
         wakeup_before = signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
         try:
@@ -230,15 +214,16 @@ class Supervisor:
 
     def _take_signals(self) -> None:
         while self._signals:
-            self._signals.pop(0)
-            self.stop()
+            if self._signals.pop(0) == signal.SIGUSR1:
+                self._begin_renewal()
+            else:
+                self.stop()
 
     def _wait(self, wakeup_fd: int) -> None:
         fds = [wakeup_fd]
         if self._parent_fd is not None and self._stage is None:
             fds.append(self._parent_fd)
-        if self._preloading is not None and self._preloading[1].fd is not None:
-            fds.append(self._preloading[1].fd)
+        fds += [client.fd for client in self._clients() if client.fd is not None]
         readable, _, _ = select.select(fds, [], [], self._timeout_seconds())
         if wakeup_fd in readable:
             with contextlib.suppress(BlockingIOError):
@@ -249,14 +234,86 @@ class Supervisor:
 
     def _timeout_seconds(self) -> float | None:
         times = [at for child in self._children for at in (child.restart_at, child.kill_at)]
-        if self._preloading is not None:
-            times.append(self._preloading[1].due_at)
+        times += [client.due_at for client in self._clients()]
         if self._watches:
             times.append(self._watch_at)
         instants = [at for at in times if at is not None]
         if self._on_tick is not None and self._stage is None:
             return TICK_SECONDS
         return max(0.0, min(instants) - self._clock.monotonic()) if instants else None
+
+    def _clients(self) -> list[PreloadClient]:
+        found = [] if self._preloading is None else [self._preloading[1]]
+        return found if self._candidate is None else [*found, self._candidate.client]
+
+    # --- new code -------------------------------------------------------------------------
+
+    def _begin_renewal(self) -> None:
+        """Start to import the application's new code; the current processes go on until it has succeeded."""
+        if self._stage is not None or self._renew is None:
+            return
+        self._drop_candidate()
+        try:
+            specs, preload = self._renew()
+        except Error as error:
+            log.error("reload.failed", error=str(error), until_then="the former code goes on running")
+            return
+        environ = os.environ if preload.environ is None else preload.environ
+        self._candidate = _Candidate(specs, _Child(preload), PreloadClient(environ, self._clock))
+        child, client = self._candidate.child, self._candidate.client
+        self._children.append(child)
+        child.started_at = self._clock.monotonic()
+        self._start_preloading(child, client)
+
+    def _drop_candidate(self) -> None:
+        if self._candidate is not None:
+            self._retire(self._candidate.child)
+            self._candidate.client.stop()
+            self._candidate = None
+
+    def _serve_candidate(self) -> None:
+        """Replace the application's processes once its new code is imported."""
+        candidate = self._candidate
+        if candidate is None:
+            return
+        client = candidate.client
+        client.take()
+        if client.is_overdue() or (client.is_loaded is None and candidate.child.process is None):
+            # The process has reported the reason itself.
+            self._drop_candidate()
+        elif client.is_loaded is not None and not self._is_forking():
+            self._candidate = None
+            self._replace(candidate)
+
+    def _is_forking(self) -> bool:
+        """Whether the current preload process is still forking a process, which would remain unknown."""
+        return self._preloading is not None and self._preloading[1].is_asked
+
+    def _replace(self, candidate: _Candidate) -> None:
+        former = [child for child in self._children if child.spec.arguments and not child.spec.is_once]
+        if self._preloading is not None:
+            self._preloading[1].stop()
+        self._preloading = None
+        if candidate.client.is_loaded:
+            self._preloading = candidate.child, candidate.client
+        else:
+            self._retire(candidate.child)
+        new = [_Child(spec) for spec in candidate.specs]
+        self._children += new
+        for child in new:
+            self._start(child)
+        for child in former:
+            if child is not candidate.child:
+                self._retire(child)
+        log.info("reload.done", processes=len(new))
+
+    def _retire(self, child: _Child) -> None:
+        """Let a process finish its work, however long that takes, and do not start it again."""
+        child.is_retired, child.restart_at = True, None
+        if child.process is None:
+            self._children.remove(child)
+        else:
+            child.process.terminate()
 
     # --- the life of a child --------------------------------------------------------------
 
@@ -267,7 +324,7 @@ class Supervisor:
             self._start_program(child)
         elif child is self._preloading[0]:
             self._start_preloading(*self._preloading)
-        elif child.spec.arguments and not child.spec.pass_fds:
+        elif child.spec.arguments and set(child.spec.pass_fds) <= set(self._preloading[0].spec.pass_fds):
             spec = child.spec
             request = ForkRequest(
                 name=spec.name,
@@ -344,7 +401,10 @@ class Supervisor:
             log.debug("process.start", process=child.spec.name, pid=outcome.pid)
             if self._stage is not None:
                 self._terminate(child)
-        elif self._stage is not None:
+            elif child.is_retired:
+                outcome.terminate()
+                self._children.append(child)
+        elif self._stage is not None or child.is_retired:
             return
         elif outcome is None:
             self._start_program(child)
@@ -365,18 +425,18 @@ class Supervisor:
         """Reap processes that children have left behind, whose parent is now this process."""
         if self._preloading is None:
             return
-        client = self._preloading[1]
+        clients = self._clients()
         own = {child.process.pid for child in self._children if child.process}
         with contextlib.suppress(ChildProcessError):
             # A child whose pid has not been received yet must stay unreaped until its death can be reported.
-            while not client.is_asked:
+            while not any(client.is_asked for client in clients):
                 found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
                 if found is None or found.si_pid in own:
                     return
                 os.waitpid(found.si_pid, 0)
 
     def _reap(self) -> None:
-        for child in self._children:
+        for child in list(self._children):
             process = child.process
             returncode = None if process is None else process.poll()
             if process is None or returncode is None:
@@ -387,6 +447,8 @@ class Supervisor:
             _kill_group(process.pid)
             child.unreported.append((process.pid, returncode))
             self._report(child)
+            if child.is_retired:
+                self._children.remove(child)
             if self._is_last_end(child, returncode) or self._stage is not None:
                 continue
             log.warning("process.exit", process=child.spec.name, pid=process.pid, code=returncode)
@@ -397,6 +459,11 @@ class Supervisor:
 
     def _is_last_end(self, child: _Child, returncode: int) -> bool:
         """Whether the child has done its work and is not to be started again."""
+        if self._candidate is not None and child is self._candidate.child:
+            self._candidate.client.note_death()
+            return True
+        if child.is_retired:
+            return True
         if self._preloading is None or child is not self._preloading[0]:
             return child.spec.is_once and returncode == 0
         client = self._preloading[1]
@@ -478,8 +545,7 @@ class Supervisor:
                 child.kill_at = None
 
     def _has_work(self) -> bool:
-        is_starting = self._preloading is not None and self._preloading[1].is_asked
-        return self._stage is None or is_starting or any(child.process for child in self._children)
+        return self._stage is None or self._is_forking() or any(child.process for child in self._children)
 
     def _tick(self) -> None:
         if self._on_tick is None or self._stage is not None:

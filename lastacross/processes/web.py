@@ -20,7 +20,13 @@ from lastacross.clock import SYSTEM
 from lastacross.config import Config, Settings
 from lastacross.errors import DatastoreUnavailableError, Error, StoreUnavailableError
 from lastacross.processes import application, gunicorn_compat, permissions, presence
-from lastacross.processes.listening import SPARE_CONNECTIONS, address, needed_files, require_free_port
+from lastacross.processes.listening import (
+    SPARE_CONNECTIONS,
+    address,
+    inherited_fd,
+    needed_files,
+    require_free_port,
+)
 from lastacross.processes.slow_clients import SlowRequests
 from lastacross.processes.start_upload import PATIENCE_SECONDS, StartUpload
 from lastacross.processes.step import Step
@@ -118,8 +124,9 @@ class _Server(BaseApplication):  # type: ignore[misc]
 
 def options(settings: Settings) -> dict[str, Any]:
     """gunicorn's options."""
+    fd = inherited_fd()
     return {
-        "bind": address(settings.host, settings.port),
+        "bind": address(settings.host, settings.port) if fd is None else f"fd://{fd}",
         "workers": settings.web_processes,
         "worker_class": gunicorn_compat.GunicornWorker,
         "child_exit": gunicorn_compat.give_back_share,

@@ -13,9 +13,10 @@ from lastacross.clock import SYSTEM
 from lastacross.config import DEFAULT_SERVICE, Config, QueueConfig
 from lastacross.errors import ConfigError, StoreUnavailableError
 from lastacross.processes import permissions
+from lastacross.processes.child_spec import ChildSpec
 from lastacross.processes.probes import Address, Notifier, Probes, without_systemd
 from lastacross.processes.start_upload import StartUpload
-from lastacross.processes.supervisor import ChildSpec, Supervisor
+from lastacross.processes.supervisor import Supervisor
 from lastacross.store import Store, translated_errors
 from lastacross.worker import RecyclingLimits, Watch, last_turn, report_death, started_tasks
 
@@ -221,7 +222,11 @@ class Health:
 
 
 def preload_spec(
-    configuration: Config, environ: Mapping[str, str], kinds: Sequence[str], run: Command | None
+    configuration: Config,
+    environ: Mapping[str, str],
+    kinds: Sequence[str],
+    run: Command | None,
+    pass_fds: tuple[int, ...] = (),
 ) -> ChildSpec | None:
     """The specification of the preload process; None if processes import the application themselves.
 
@@ -230,17 +235,37 @@ def preload_spec(
         environ: the environment on which the forked processes' environments are based.
         kinds: the kinds of processes that it will fork: web, worker, scheduler.
         run: a callable that runs a ``lastacross`` command; None to always start a program.
+        pass_fds: file descriptors that it and its forks inherit.
     """
     # Other systems cannot list open files, or have libraries that do not survive a fork.
     if not configuration.settings.preload or sys.platform != "linux":
         return None
-    arguments = ["preload", *(f"--for={kind}" for kind in kinds)]
+    return _preload_spec(environ, kinds, run, pass_fds)
+
+
+def import_spec(environ: Mapping[str, str], kinds: Sequence[str], pass_fds: tuple[int, ...]) -> ChildSpec:
+    """Like ``preload_spec``, for a process that imports new code and reports its errors.
+
+    It ends after the import if processes import the application themselves.
+    """
+    return _preload_spec(environ, kinds, None, pass_fds, "--reports")
+
+
+def _preload_spec(
+    environ: Mapping[str, str],
+    kinds: Sequence[str],
+    run: Command | None,
+    pass_fds: tuple[int, ...],
+    *options: str,
+) -> ChildSpec:
+    arguments = ["preload", *(f"--for={kind}" for kind in kinds), *options]
     return ChildSpec(
         name="preload",
         command=[sys.executable, "-m", "lastacross", *arguments],
         environ=environ,
         arguments=arguments,
         run=run,
+        pass_fds=pass_fds,
     )
 
 

@@ -8,6 +8,7 @@ import secrets
 
 from lastacross import log_context, logs
 from lastacross.clock import SYSTEM, Clock
+from lastacross.webapp.boundary import PROBES
 from lastacross.webapp.environ import (
     REQUEST_ID,
     Body,
@@ -54,8 +55,11 @@ def choose_request_id(offered: str | None) -> str:
 _log = logs.get(__name__)
 
 
-def log_answers(clock: Clock = SYSTEM) -> Layer:
-    """Log the method, path, status and duration in milliseconds once the whole response has been sent."""
+def log_answers(clock: Clock = SYSTEM, *, is_dev: bool = False) -> Layer:
+    """Log the method, path, status and duration in milliseconds once the whole response has been sent.
+
+    Under ``is_dev``, successful probes are left out, because they would hide the requests of the developer.
+    """
 
     def logged_by(application: Wsgi) -> Wsgi:
         def logged(environ: Environ, start_response: Start) -> Body:
@@ -71,6 +75,8 @@ def log_answers(clock: Clock = SYSTEM) -> Layer:
             def finish() -> None:
                 milliseconds = round((clock.monotonic() - started_at) * 1000, 1)
                 status = int(answered[-1].split(" ", 1)[0]) if answered else 500
+                if is_dev and status < 400 and path in PROBES:
+                    return
                 _log.info("request.answer", method=method, path=path, status=status, ms=milliseconds)
 
             return run_and_close(application, environ, intercept(start_response, note), finish)

@@ -51,7 +51,7 @@ def outside(config: Config, application: Scripts, builtins: Mapping[str, Wsgi]) 
         boundary.take_host_of_target,
         proxies.layer(settings.trusted_proxies, settings.user_header),
         access_log.give_request_id,
-        access_log.log_answers(),
+        access_log.log_answers(is_dev=settings.is_dev),
         security_headers.layer(config.app.security_headers),
         failures.layer(refuse),
         proxies.refuse_unclear(refuse),

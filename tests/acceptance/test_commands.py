@@ -178,9 +178,9 @@ def test_the_applications_folder_may_come_from_the_environment(
     assert command("config", "check")[0] == 2
 
 
-@pytest.mark.parametrize("name", ["web", "dev"])
+@pytest.mark.parametrize(("name", "word"), [("web", "PORT"), ("dev", "port")])
 def test_a_port_that_is_taken_is_named_with_the_remedy(
-    command: Command, monkeypatch: pytest.MonkeyPatch, name: str
+    command: Command, monkeypatch: pytest.MonkeyPatch, name: str, word: str
 ) -> None:
     monkeypatch.setenv("HOST", "127.0.0.1")
     with socket.socket() as taken:
@@ -192,7 +192,7 @@ def test_a_port_that_is_taken_is_named_with_the_remedy(
         code, _, err = command(name)
 
     assert code == 1
-    assert err.startswith(f"lastacross: PORT {port} on 127.0.0.1 is in use")
+    assert err.startswith(f"lastacross: {word} {port} on 127.0.0.1 is in use")
     assert err.count("\n") == 1
 
 

@@ -68,6 +68,7 @@ class Dev:
         self.processes.send(number)
         assert self.processes.wait() == 0, self.processes.text()
         assert self.processes.others() == []
+        assert self.processes.text().splitlines()[-1].startswith("stopped; data is in ")
         return time.monotonic() - began
 
     def wait_for_pid_of(self, command: str) -> int:
@@ -106,7 +107,8 @@ def running(
         judged(folder / "history.jsonl", None) as of_history,
         started(line, folder, {**environ, **of_history}) as processes,
     ):
-        processes.wait_for_text(f"Last Across is at http://127.0.0.1:{port}/ (press Ctrl-C to stop)")
+        processes.wait_for_text("Ctrl-C stops everything.")
+        assert f"  Application  http://127.0.0.1:{port}/\n" in processes.text()
         yield Dev(processes, port, data_dir)
 
 
@@ -269,6 +271,29 @@ def answers(dev: Dev) -> bool:
             return bool(answer.status == 200)
     except OSError:
         return False
+
+
+def test_a_taken_port_is_one_line_with_the_remedy(shop: Dev, tmp_path: Path) -> None:
+    port = int(shop.url.rpartition(":")[2])
+    environ = {"PORT": str(port), "LASTACROSS_DATA_DIR": str(tmp_path / "var")}
+    for more, command in (({}, "lastacross dev"), ({"MAKELEVEL": "1"}, "make run")):
+        with started(python("-m", "lastacross", "dev"), tmp_path, {**environ, **more}) as second:
+            assert second.wait() == 1
+            assert second.text() == (
+                f"lastacross: port {port} on 127.0.0.1 is in use: PORT={port + 1} {command}\n"
+            )
+
+
+def test_the_last_lines_are_a_box_and_no_probe_is_logged(shop_of_its_own: Dev) -> None:
+    dev = shop_of_its_own
+    assert dev.get("/_ah/health")[0] == 200
+    assert dev.get("/_ah/nothing")[0] == 404
+    text = dev.processes.text()
+    box = text.partition("\n---")[2].splitlines()
+    assert [line.split()[0] for line in box[1:4]] == ["Application", "Console", "Data"]
+    assert str(dev.data_dir) in box[3]
+    wait_until(lambda: '"/_ah/nothing"' in dev.processes.text(), what="the log of a request")
+    assert '"/_ah/health"' not in dev.processes.text()
 
 
 def test_a_data_folder_has_one_owner(shop: Dev, tmp_path: Path) -> None:

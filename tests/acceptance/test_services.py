@@ -390,7 +390,7 @@ def test_dev_starts_the_backends_that_are_to_be_started(services: Services) -> N
     environ["LASTACROSS_SERVICE"] = "counter"  # dev runs all services, whatever this says
     line = python("-m", "lastacross", "--app", str(services.root), "dev")
     with started(line, services.root, environ) as running:
-        running.wait_for_text("Last Across is at")
+        running.wait_for_text("Ctrl-C stops everything.")
         services.wait_for_notes("started")
         add("/work", "counted")
         add("/work", "plain", None)

@@ -172,7 +172,7 @@ def start(environ: Mapping[str, str], tmp_path: Path) -> Iterator[Start]:
         yield start_one
 
 
-STARTED = {"worker": "worker.start", "scheduler": "scheduler.start", "dev": "Last Across is at"}
+STARTED = {"worker": "worker.start", "scheduler": "scheduler.start", "dev": "Ctrl-C stops everything."}
 
 
 @pytest.mark.parametrize("command", STARTED)

@@ -17,7 +17,8 @@ pytestmark = pytest.mark.slow
 PRELUDE = """
 import os, signal, sys, time
 from lastacross.errors import StoreUnavailableError
-from lastacross.processes.supervisor import ChildSpec, Supervisor, watch_parent
+from lastacross.processes.child_spec import ChildSpec
+from lastacross.processes.supervisor import Supervisor, watch_parent
 
 def child(name, code, **options):
     return ChildSpec(name, [sys.executable, "-c", "import os, signal, sys, time\\n" + code], **options)

@@ -6,7 +6,7 @@ import pytest
 
 from lastacross.config import Config
 from lastacross.processes import workers
-from lastacross.processes.supervisor import ChildSpec
+from lastacross.processes.child_spec import ChildSpec
 from lastacross.worker.started import StartedTable
 from tests.lua.conftest import scripts as scripts
 from tests.support.clock import StoppedClock

@@ -100,7 +100,7 @@ def paint(url: str) -> None:
 
 def wait_for_site(running: Started) -> None:
     """Wait until the site's address is printed."""
-    running.wait_for_text("Last Across is at", 300)
+    running.wait_for_text("Ctrl-C stops everything.", 300)
 
 
 def measure(interpreter: str) -> None:
