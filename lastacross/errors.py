@@ -164,7 +164,7 @@ class TooManyTasksError(TaskQueueError):
 
 
 class BadTransactionStateError(TaskQueueError):
-    """Raised when a transactional add is called outside a transaction."""
+    """Raised when a transactional add has no transaction, or a session cannot be joined."""
 
 
 class TransactionalRequestTooLargeError(TaskTooLargeError):

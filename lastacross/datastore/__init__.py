@@ -9,6 +9,9 @@
     with datastore.session(read_only=True) as session:
         squares = session.scalars(select(Square)).all()
 
+    with datastore.join(my_session):                       # or datastore.join_django()
+        taskqueue.add(url="/next", transactional=True)     # enqueued when my_session commits
+
 Each name is imported at its first use, because importing SQLAlchemy takes longer than a short command should.
 The module ``url`` checks DATABASE_URL, and ``migrate`` creates and changes tables.
 """
@@ -25,6 +28,7 @@ from lastacross.errors import (
 
 if TYPE_CHECKING:
     from lastacross.datastore.engines import before_dispose, dispose, engine, is_in_use, prepare
+    from lastacross.datastore.joining import join, join_django
     from lastacross.datastore.migrate import is_current, require_current, revision, upgrade
     from lastacross.datastore.quick import read_quickly
     from lastacross.datastore.tables import (
@@ -42,11 +46,13 @@ if TYPE_CHECKING:
     )
     from lastacross.datastore.transactions import (
         Transaction,
+        Unit,
         current_transaction,
         find_filled_table,
         ping,
         session,
         transaction,
+        transaction_of_add,
     )
     from lastacross.datastore.url import parse
 
@@ -67,6 +73,7 @@ __all__ = [
     "Model",
     "OutboxRow",
     "Transaction",
+    "Unit",
     "before_dispose",
     "current_transaction",
     "dispose",
@@ -74,6 +81,8 @@ __all__ = [
     "find_filled_table",
     "is_current",
     "is_in_use",
+    "join",
+    "join_django",
     "outbox",
     "parse",
     "ping",
@@ -84,11 +93,13 @@ __all__ = [
     "revision",
     "session",
     "transaction",
+    "transaction_of_add",
     "upgrade",
 ]
 
 _HOMES = {
     "engines": ("before_dispose", "dispose", "engine", "is_in_use", "prepare"),
+    "joining": ("join", "join_django"),
     "quick": ("read_quickly",),
     "tables": (
         "OPEN_STATUSES",
@@ -105,11 +116,13 @@ _HOMES = {
     ),
     "transactions": (
         "Transaction",
+        "Unit",
         "current_transaction",
         "find_filled_table",
         "ping",
         "session",
         "transaction",
+        "transaction_of_add",
     ),
     "url": ("parse",),
     "migrate": ("is_current", "require_current", "revision", "upgrade"),

@@ -8,10 +8,10 @@ added only once. Soon after a task is sent, its row is marked as sent (see ``mar
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-from sqlalchemy import bindparam, func, insert, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Select, bindparam, func, insert, select, update
 
 from lastacross import clock, datastore, logs, store
 from lastacross.broker import Broker, NewTask, PullSteps, Value, record
@@ -65,7 +65,7 @@ def count_stuck(before: float) -> tuple[int, int]:
 # --- in the transaction, and right after it -----------------------------------------------
 
 
-def write(transaction: datastore.Transaction, tasks: Sequence[NewTask]) -> None:
+def write(transaction: datastore.Unit, tasks: Sequence[NewTask]) -> None:
     """Write tasks as part of the current transaction. They are sent after its commit.
 
     Raises:
@@ -83,23 +83,25 @@ def write(transaction: datastore.Transaction, tasks: Sequence[NewTask]) -> None:
         raise TransactionalRequestTooLargeError(
             f"this transaction's tasks have {size} bytes; at most 1 MiB is allowed"
         )
-    transaction.session.execute(_ADD, rows)
+    transaction.execute(_ADD, rows)
     noted = transaction.notes.setdefault(_NOTE, [])
     noted.append(tasks)
     # Register at each call, because a savepoint's rollback drops its callbacks. The first callback sends all.
     transaction.after_commit(lambda: _send_committed(noted))
 
 
-def _written(transaction: datastore.Transaction) -> list[NewTask]:
+def _written(transaction: datastore.Unit) -> list[NewTask]:
     """The tasks written in this transaction, except tasks that were rolled back to a savepoint."""
     noted = transaction.notes.get(_NOTE)
-    return _still_there(noted, transaction.session) if noted else []
+    return _still_there(noted, transaction.execute) if noted else []
 
 
-def _still_there(noted: list[Sequence[NewTask]], session: Session) -> list[NewTask]:
+def _still_there(
+    noted: list[Sequence[NewTask]], read: Callable[[Select[Any]], Iterable[Any]]
+) -> list[NewTask]:
     tasks = list(itertools.chain.from_iterable(noted))
     query = select(OutboxRow.task_id).where(OutboxRow.task_id.in_([task.id for task in tasks]))
-    ids = set(session.scalars(query))
+    ids = {task_id for (task_id,) in read(query)}
     return [task for task in tasks if task.id in ids]
 
 
@@ -111,7 +113,7 @@ def _send_committed(noted: list[Sequence[NewTask]]) -> None:
         tasks: Sequence[NewTask] = calls[0] if calls else []
         if len(calls) > 1:
             with datastore.session(read_only=True) as session:
-                tasks = _still_there(calls, session)
+                tasks = _still_there(calls, session.execute)
         if tasks:
             send(tasks)
             marking.PROCESS.note([task.id for task in tasks], now())
@@ -186,9 +188,7 @@ def _values(fields: list[object], is_bytes: list[object]) -> list[Value]:
     return values
 
 
-def claim_payloads(
-    needs: Sequence[tuple[int, str]], transaction: datastore.Transaction | None = None
-) -> None:
+def claim_payloads(needs: Sequence[tuple[int, str]], transaction: datastore.Unit | None = None) -> None:
     """Record which task needs which row with a deferred call that was too large for a task.
 
     A row gets its task's id *before* the task is added. A row without a task's id may be deleted only when it
@@ -205,7 +205,7 @@ def claim_payloads(
         return
     claims = [{"row": row, "task": task} for row, task in needs]
     if transaction is not None:
-        transaction.session.execute(_CLAIM, claims)
+        transaction.execute(_CLAIM, claims)
         return
     try:
         with datastore.session() as session:

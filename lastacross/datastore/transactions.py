@@ -5,25 +5,39 @@ of work that services can join. For example, ``taskqueue.add(…, transactional=
 commit. Objects stay readable after the ``with``, because the commit does not expire them.
 """
 
+import abc
 import contextlib
 import contextvars
 import importlib
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from sqlalchemy import Connection, event, exists, inspect, literal, select, table, text
+from sqlalchemy import (
+    Connection,
+    CursorResult,
+    Executable,
+    event,
+    exists,
+    inspect,
+    literal,
+    select,
+    table,
+    text,
+)
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, SessionTransaction
 
 from lastacross import logs
 from lastacross.datastore import failures
 from lastacross.datastore.engines import Engines, engines, make_folder
-from lastacross.errors import DatastoreUsageError
+from lastacross.errors import BadTransactionStateError, DatastoreUsageError
 
 log = logs.get(__name__)
+
+Parameters = Sequence[Mapping[str, object]] | Mapping[str, object] | None
 
 _UNIT = "lastacross_unit"
 _HOLDS_CONNECTION = "lastacross_holds_connection"
@@ -71,28 +85,22 @@ class _UnitSession(_WriterSession):
         super().close()
 
 
-class Transaction:
-    """A unit of work in progress, which is committed either completely or not at all.
+class Unit:
+    """A unit of work in progress that services can join, whoever began its transaction.
 
     Attributes:
-        session: the session for reads and writes. Its ``commit`` and ``rollback`` raise an error, but
-            ``begin_nested`` (a savepoint) is allowed.
         notes: a mapping where services can keep this transaction's data under their own keys.
     """
 
-    def __init__(self, session: _UnitSession) -> None:
-        self.session: Session = session
-        session.info[_UNIT] = self
+    def __init__(self) -> None:
         self.notes: dict[str, Any] = {}
-        self._owner = _owner()
-        self._root = session.begin()
+        self._owner = owner()
         self._callbacks: list[Callable[[], object]] = []
         self._undoers: list[Callable[[], object]] = []
         # The numbers of commit and rollback callbacks that existed when each savepoint was set.
         self._savepoints: weakref.WeakKeyDictionary[SessionTransaction, tuple[int, int]] = (
             weakref.WeakKeyDictionary()
         )
-        self._is_spoilt = False
         self._is_committed = False
         self._is_finished = False
 
@@ -124,9 +132,59 @@ class Transaction:
             raise DatastoreUsageError("after_rollback() was called too late: this transaction has ended")
         self._undoers.append(callback)
 
+    def execute(self, statement: Executable, parameters: Parameters = None) -> list[Any]:
+        """Execute a Core statement on the transaction's connection, and return its rows, if it has any."""
+        raise NotImplementedError
+
     def is_here(self) -> bool:
         """Whether this thread of this process began the transaction, and it is still in progress."""
-        return not self._is_finished and self._owner == _owner()
+        return not self._is_finished and self._owner == owner()
+
+    def finish(self) -> list[Callable[[], object]]:
+        """End the transaction, run rollback callbacks if needed, and return the commit callbacks to run."""
+        self._is_finished = True
+        if self._is_committed:
+            return self._callbacks
+        self._undo_from(0)
+        return []
+
+    def savepoint_set(self, savepoint: SessionTransaction) -> None:
+        """Remember which callbacks existed before a savepoint."""
+        self._savepoints[savepoint] = (len(self._callbacks), len(self._undoers))
+
+    def savepoint_rolled_back(self, savepoint: SessionTransaction) -> None:
+        """Run the rollback callbacks registered since the savepoint, and drop its commit callbacks.
+
+        A savepoint that was set before this object existed contains all of its callbacks.
+        """
+        callbacks, undoers = self._savepoints.get(savepoint, (0, 0))
+        del self._callbacks[callbacks:]
+        self._undo_from(undoers)
+
+    def _undo_from(self, first: int) -> None:
+        undoers = self._undoers[first:]
+        del self._undoers[first:]
+        call_each(list(reversed(undoers)), "datastore.after_rollback")
+
+
+class Transaction(Unit):
+    """A unit of work in progress, which is committed either completely or not at all.
+
+    Attributes:
+        session: the session for reads and writes. Its ``commit`` and ``rollback`` raise an error, but
+            ``begin_nested`` (a savepoint) is allowed.
+    """
+
+    def __init__(self, session: _UnitSession) -> None:
+        super().__init__()
+        self.session: Session = session
+        session.info[_UNIT] = self
+        self._root = session.begin()
+        self._is_spoilt = False
+
+    def execute(self, statement: Executable, parameters: Parameters = None) -> list[Any]:
+        """Execute a Core statement on the session's connection, without flushing the session."""
+        return rows_of(self.session.connection().execute(statement, parameters))
 
     def spoil(self) -> None:
         """Make sure that the transaction ends in a rollback, whatever happens."""
@@ -150,28 +208,10 @@ class Transaction:
         self._root.commit()
         self._is_committed = True
 
-    def finish(self) -> list[Callable[[], object]]:
-        """End the transaction, run rollback callbacks if needed, and return the commit callbacks to run."""
-        self._is_finished = True
-        if not self._is_committed:
-            self._undo_from(0)
-        return self._callbacks
 
-    def savepoint_set(self, savepoint: SessionTransaction) -> None:
-        """Remember which callbacks existed before a savepoint."""
-        self._savepoints[savepoint] = (len(self._callbacks), len(self._undoers))
-
-    def savepoint_rolled_back(self, savepoint: SessionTransaction) -> None:
-        """Run the rollback callbacks registered since the savepoint, and drop its commit callbacks."""
-        if savepoint in self._savepoints:
-            callbacks, undoers = self._savepoints[savepoint]
-            del self._callbacks[callbacks:]
-            self._undo_from(undoers)
-
-    def _undo_from(self, first: int) -> None:
-        undoers = self._undoers[first:]
-        del self._undoers[first:]
-        _call(list(reversed(undoers)), "datastore.after_rollback")
+def rows_of(result: CursorResult[Any]) -> list[Any]:
+    """The rows of a statement's result; none if the statement does not return rows."""
+    return list(result.all()) if result.returns_rows else []
 
 
 @event.listens_for(_UnitSession, "after_transaction_create")
@@ -186,18 +226,67 @@ def _undo_savepoint(session: Session, transaction: SessionTransaction) -> None:
         session.info[_UNIT].savepoint_rolled_back(transaction)
 
 
-_transaction: contextvars.ContextVar[Transaction | None] = contextvars.ContextVar(
+class Joined(abc.ABC):
+    """The transactions of a session that is not ours, joined for the length of a block (see ``joining``)."""
+
+    def __init__(self) -> None:
+        self._owner = owner()
+
+    def is_here(self) -> bool:
+        """Whether this thread of this process joined the session."""
+        return self._owner == owner()
+
+    @abc.abstractmethod
+    def unit(self) -> Unit | None:
+        """The session's transaction in progress, or None."""
+
+    @abc.abstractmethod
+    def begun_unit(self) -> Unit:
+        """The session's transaction, which is begun if the session would begin it by itself.
+
+        Raises:
+            BadTransactionStateError: the session is not in a state to write a task.
+        """
+
+    @abc.abstractmethod
+    def has_written(self) -> bool:
+        """Whether a task was written in the transaction in progress, so that it has SQLite's write lock."""
+
+
+current: contextvars.ContextVar[Transaction | Joined | None] = contextvars.ContextVar(
     "lastacross_transaction", default=None
 )
+"""The innermost transaction or joined session of the calling code."""
+
 _writers: contextvars.ContextVar[tuple[tuple[object, _WriterSession], ...]] = contextvars.ContextVar(
     "lastacross_writers", default=()
 )
 
 
-def current_transaction() -> Transaction | None:
+def current_transaction() -> Unit | None:
     """The calling code's transaction, or None. Other threads and processes have their own transactions."""
-    found = _transaction.get()
-    return found if found is not None and found.is_here() else None
+    found = current.get()
+    if found is None or not found.is_here():
+        return None
+    return found.unit() if isinstance(found, Joined) else found
+
+
+def transaction_of_add(argument: str) -> Unit:
+    """The transaction to which a transactional add belongs.
+
+    Args:
+        argument: the call's argument as an error names it, such as ``transactional=True``.
+
+    Raises:
+        BadTransactionStateError: there is no transaction, or it is not in a state to write a task.
+    """
+    found = current.get()
+    if found is None or not found.is_here():
+        raise BadTransactionStateError(
+            f"{argument} requires an open datastore.transaction(), or a transaction of your own within "
+            "datastore.join(session) or datastore.join_django()"
+        )
+    return found.begun_unit() if isinstance(found, Joined) else found
 
 
 @contextlib.contextmanager
@@ -214,19 +303,19 @@ def session(*, read_only: bool = False) -> Iterator[Session]:
         DatastoreUsageError: on SQLite, the calling code already has a writer open and would wait for itself;
             or a read-only session was used to write.
     """
-    current = engines()
+    used = engines()
     if read_only:
         with (
-            _translated_errors(current, read_only=True),
-            Session(current.read, expire_on_commit=False) as opened,
+            translated_errors(used, read_only=True),
+            Session(used.read, expire_on_commit=False) as opened,
         ):
             yield opened
             opened.commit()
         return
-    _refuse_second_writer(current)
+    _refuse_second_writer(used)
     with (
-        _translated_errors(current),
-        _WriterSession(current.write, expire_on_commit=False) as opened,
+        translated_errors(used),
+        _WriterSession(used.write, expire_on_commit=False) as opened,
         _writing(opened),
     ):
         yield opened
@@ -248,30 +337,31 @@ def transaction() -> Iterator[Transaction]:
         DatastoreUsageError: a part failed and its exception was caught; or on SQLite, the calling code is
             inside a ``session()`` that writes.
     """
-    outer = current_transaction()
-    if outer is not None:
+    outer = current.get()
+    if isinstance(outer, Transaction) and outer.is_here():
         with _spoiling(outer):
             yield outer
         return
-    current = engines()
-    _refuse_second_writer(current)
-    with _translated_errors(current):
-        opened = _UnitSession(current.write, expire_on_commit=False)
+    used = engines()
+    _refuse_second_writer(used)
+    with translated_errors(used):
+        opened = _UnitSession(used.write, expire_on_commit=False)
         unit = Transaction(opened)
-        token = _transaction.set(unit)
+        token = current.set(unit)
         callbacks: list[Callable[[], object]] = []
         try:
             with _writing(opened):
                 yield unit
                 unit.commit()
         finally:
-            _transaction.reset(token)
+            current.reset(token)
             callbacks = unit.finish()
             opened.finish()
-    _call(callbacks, "datastore.after_commit")
+    call_each(callbacks, "datastore.after_commit")
 
 
-def _call(callbacks: list[Callable[[], object]], event: str) -> None:
+def call_each(callbacks: list[Callable[[], object]], event: str) -> None:
+    """Call the functions, and log their exceptions under the name of this event."""
     for callback in callbacks:
         try:
             callback()
@@ -290,37 +380,43 @@ def _spoiling(outer: Transaction) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _writing(opened: _WriterSession) -> Iterator[None]:
-    token = _writers.set((*_writers.get(), (_owner(), opened)))
+    token = _writers.set((*_writers.get(), (owner(), opened)))
     try:
         yield
     finally:
         _writers.reset(token)
 
 
-def _refuse_second_writer(current: Engines) -> None:
+def _refuse_second_writer(used: Engines) -> None:
     """On SQLite, raise an error immediately if the code would wait for itself until the busy timeout."""
-    if not current.database.is_sqlite:
+    if not used.database.is_sqlite:
         return
-    for owner, opened in _writers.get():
-        if owner == _owner() and opened.holds_connection():
+    for place, opened in _writers.get():
+        if place == owner() and opened.holds_connection():
             raise DatastoreUsageError(
                 "this session() or transaction() would wait forever for the outer one, which is SQLite's "
                 "only writer; use the outer one's session, or session(read_only=True)"
             )
+    joined = current.get()
+    if isinstance(joined, Joined) and joined.is_here() and joined.has_written():
+        raise DatastoreUsageError(
+            "this session() or transaction() would wait forever for the joined one, which is SQLite's only "
+            "writer since its first task; use your own session, or session(read_only=True)"
+        )
 
 
-def _owner() -> tuple[int, int]:
+def owner() -> tuple[int, int]:
     """Identify the running code. A forked child or a thread with a copied context gets a different value."""
     return os.getpid(), threading.get_ident()
 
 
 @contextlib.contextmanager
-def _translated_errors(current: Engines, *, read_only: bool = False) -> Iterator[None]:
+def translated_errors(used: Engines, *, read_only: bool = False) -> Iterator[None]:
     """Translate SQLAlchemy's errors to ours where ours are more helpful, once the session is closed."""
     try:
         yield
     except SQLAlchemyError as error:
-        translated = failures.translate(error, current.database, read_only=read_only)
+        translated = failures.translate(error, used.database, read_only=read_only)
         if translated is not None:
             raise translated from error
         if failures.is_about_the_schema(error):

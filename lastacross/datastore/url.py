@@ -10,6 +10,7 @@ For PostgreSQL, use ``postgresql://user:password@host/database``, with libpq's o
 Heroku's ``postgres://`` is also accepted.
 """
 
+import os
 from dataclasses import dataclass
 
 import sqlalchemy
@@ -21,6 +22,7 @@ from lastacross.errors import ConfigError
 _SYNCHRONOUS = ("normal", "full", "extra")
 _POSTGRESQL = ("postgres", "postgresql", "postgresql+psycopg")
 _SQLITE = ("sqlite", "sqlite+pysqlite")
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "[::1]"})
 _EXAMPLES = "sqlite:////absolute/path.db or postgresql://user:password@host/database"
 
 
@@ -91,3 +93,49 @@ def _sqlite(url: sqlalchemy.URL) -> DatabaseUrl:
             f"DATABASE_URL: synchronous={synchronous!r} is not one of {', '.join(_SYNCHRONOUS)}"
         )
     return DatabaseUrl(url.difference_update_query(["synchronous"]), synchronous.lower())
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a database is, in a form that can be compared.
+
+    Attributes:
+        backend: ``sqlite``, ``postgresql`` or another of SQLAlchemy's names.
+        host: the server's host in lower case, or the folder of its socket; '' is libpq's default.
+        port: the server's port.
+        database: the database's name, or the file's real path.
+    """
+
+    backend: str
+    host: str
+    port: str
+    database: str
+
+
+def place_of(url: sqlalchemy.URL) -> Place:
+    """Where the database of a URL is. Users, passwords, drivers and other parameters make no difference."""
+    backend = url.get_backend_name()
+    if backend == "sqlite":
+        return Place(backend, "", "", _real_path(url.database or ":memory:"))
+    if backend != "postgresql":
+        return Place(backend, url.host or "", str(url.port or ""), url.database or "")
+    user = url.username or os.environ.get("PGUSER", "")
+    host = _text(url.host or url.query.get("host") or os.environ.get("PGHOST", "")).lower()
+    return Place(
+        backend,
+        "localhost" if host in _LOOPBACK else host,
+        _text(url.port or url.query.get("port") or os.environ.get("PGPORT", "5432")),
+        _text(url.database or url.query.get("dbname") or os.environ.get("PGDATABASE", user)),
+    )
+
+
+def _real_path(database: str) -> str:
+    """The file of a SQLite database. A database in memory has a name that no file has."""
+    path, _, options = database.removeprefix("file:").partition("?")
+    if not path or path == ":memory:" or (database.startswith("file:") and "mode=memory" in options):
+        return ":memory:"
+    return os.path.realpath(path)
+
+
+def _text(value: object) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)

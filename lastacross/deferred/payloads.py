@@ -7,12 +7,11 @@ purged or cancelled, and of tasks that were added to a batch a second time.
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import delete, exists, select, update
+from sqlalchemy import delete, exists, insert, select, update
 
 from lastacross import clock, datastore, logs, store
 from lastacross.datastore import DeferredPayload, OutboxRow
 from lastacross.errors import (
-    BadTransactionStateError,
     DatastoreError,
     DatastoreUsageError,
     PermanentTaskFailure,
@@ -26,6 +25,9 @@ UNUSED_SECONDS = 3 * 86_400.0
 # letter for another 30 days.
 UNCLAIMED_SECONDS = 62 * 86_400.0
 PRUNE_CHUNK = 1000
+
+_TABLE = DeferredPayload.metadata.tables[DeferredPayload.__tablename__]
+_KEEP = insert(_TABLE).returning(_TABLE.c.id)
 
 log = logs.get("lastacross.deferred")
 
@@ -41,14 +43,11 @@ def keep(body: bytes, *, is_transactional: bool) -> int:
         DatastoreUsageError: on SQLite, the caller has an open write transaction.
         DatastoreUnavailableError: the database is unavailable.
     """
-    row = DeferredPayload(body=body, created_at=clock.SYSTEM.now())
+    values = {"body": body, "created_at": clock.SYSTEM.now()}
     if is_transactional:
-        transaction = datastore.current_transaction()
-        if transaction is None:
-            raise BadTransactionStateError("_transactional=True requires an open datastore.transaction()")
-        transaction.session.add(row)
-        transaction.session.flush()
-        return row.id
+        [(row_id,)] = datastore.transaction_of_add("_transactional=True").execute(_KEEP, values)
+        return int(row_id)
+    row = DeferredPayload(**values)
     try:
         # Commit immediately, because the task may run before the caller's own transaction ends.
         with datastore.session() as session:
@@ -86,7 +85,7 @@ def discard(row_id: int | None, *, is_transactional: bool = False) -> None:
     transaction = datastore.current_transaction() if is_transactional else None
     try:
         if transaction is not None:
-            transaction.session.execute(statement)
+            transaction.execute(statement)
             return
         with datastore.session() as session:
             session.execute(statement)

@@ -93,7 +93,8 @@ class Queue:
 
         Args:
             task: one task, or an iterable of tasks.
-            transactional: whether to add the tasks only if the current ``datastore.transaction()`` commits.
+            transactional: whether to add the tasks only if the current transaction commits: a
+                ``datastore.transaction()``, or one within ``datastore.join`` or ``datastore.join_django``.
 
         Returns:
             The given tasks, now with names.
@@ -102,7 +103,7 @@ class Queue:
             TooManyTasksError: the request has more than 100 tasks.
             DuplicateTaskNameError: two tasks in the request have the same name.
             BadTaskStateError: a task object has already been added.
-            BadTransactionStateError: the call is transactional but not inside a transaction.
+            BadTransactionStateError: the call is transactional but there is no transaction, or it has failed.
             TaskAlreadyExistsError, TombstonedTaskError: the name is in use, or was used recently.
             UnknownQueueError, InvalidQueueModeError: the queue does not exist, or it has the other mode.
             TransientError: the queue is draining; or Redis is unavailable, and the tasks may or may not have

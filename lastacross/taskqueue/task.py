@@ -30,7 +30,6 @@ from lastacross.broker import (
 from lastacross.config import DEFAULT_SERVICE, Config, service_of
 from lastacross.errors import (
     BadTaskStateError,
-    BadTransactionStateError,
     DuplicateTaskNameError,
     InvalidQueueModeError,
     InvalidTaskError,
@@ -456,9 +455,7 @@ def _send(broker: Broker, entries: Sequence[NewTask]) -> Sequence[int]:
 
 
 def _add_to_outbox(tasks: Sequence[Task], queue: KnownQueue) -> None:
-    transaction = datastore.current_transaction()
-    if transaction is None:
-        raise BadTransactionStateError("transactional=True requires an open datastore.transaction()")
+    transaction = datastore.transaction_of_add("transactional=True")
     named = [task.name for task in tasks if task.name]
     if named:
         raise InvalidTaskError(f"a transactional task cannot have a name: {named[0]!r}")
@@ -582,7 +579,7 @@ def new_pull_task(identifier: str, task: Task, fields: list[Value], now: float) 
 
 
 def claim_payloads(
-    tasks: Sequence[Task], entries: Sequence[NewTask], transaction: "datastore.Transaction | None" = None
+    tasks: Sequence[Task], entries: Sequence[NewTask], transaction: "datastore.Unit | None" = None
 ) -> None:
     """Record which task needs which datastore row; see ``outbox.claim_payloads``."""
     needs = [

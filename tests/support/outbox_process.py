@@ -11,12 +11,14 @@ import os
 import random
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import django.db
 import sqlalchemy
 from sqlalchemy import text
 
@@ -24,6 +26,7 @@ from lastacross import config, datastore, deferred, store, taskqueue
 from lastacross.datastore import marking, outbox, relay
 from lastacross.store import Store
 from tests.support.history import Recorder
+from tests.support.own_sessions import Opened, Transactions
 
 LARGE = "x" * 200_000
 # This is less than SQLite's page cache, so nothing is written before the commit.
@@ -36,21 +39,26 @@ def die() -> NoReturn:
     raise AssertionError
 
 
-def land(transaction: datastore.Transaction, name: str, *, size: int = 0) -> None:
+def land(opened: Opened, name: str, *, size: int = 0) -> None:
     """Write one row."""
-    statement = text("INSERT INTO landed (name, padding) VALUES (:name, :padding)")
-    transaction.session.execute(statement, {"name": name, "padding": "x" * size})
+    statement = "INSERT INTO landed (name, padding) VALUES (:name, :padding)"
+    opened.execute(statement, {"name": name, "padding": "x" * size})
+
+
+def transactions(session_kind: str) -> Transactions:
+    """Transactions of one of ``own_sessions.KINDS`` on the configured database."""
+    return Transactions(session_kind, config.current().settings.database_url)
 
 
 # --- dying at a named point ---------------------------------------------------------------
 
 
-def commit(point: str, kind: str) -> None:
+def commit(point: str, kind: str, session_kind: str = "ours") -> None:
     """Run one transaction with a row and a task, and die at the given point."""
     if point in BEFORE_SENDING:
         BEFORE_SENDING[point]()
-    with datastore.transaction() as transaction:
-        land(transaction, "one", size=COMMIT_BYTES)
+    with transactions(session_kind).open() as opened:
+        land(opened, "one", size=COMMIT_BYTES)
         if kind == "large":
             deferred.defer(json.dumps, LARGE, _transactional=True)
         else:
@@ -58,15 +66,16 @@ def commit(point: str, kind: str) -> None:
         if point == "before_commit":
             die()
         if point.startswith("in_commit"):
-            die_in_commit(transaction, int(point.partition(":")[2] or 0))
+            die_in_commit(opened, int(point.partition(":")[2] or 0))
     raise AssertionError(f"{point} was not met")
 
 
 def commit_and_end(count: str) -> None:
     """Run this many transactions with a task each, and end the program."""
+    ours = transactions("ours")
     for number in range(int(count)):
-        with datastore.transaction() as transaction:
-            land(transaction, str(number))
+        with ours.open() as opened:
+            land(opened, str(number))
             taskqueue.add(url=f"/work/{number}", transactional=True)
 
 
@@ -109,10 +118,10 @@ def die_before_marking() -> None:
     marking.PROCESS.note = lambda task_ids, at: die()  # type: ignore[method-assign]
 
 
-def die_in_commit(transaction: datastore.Transaction, most_bytes: int) -> None:
+def die_in_commit(opened: Opened, most_bytes: int) -> None:
     """Die after this many bytes of the commit were written, or on PostgreSQL after it was requested."""
-    connection: Any = transaction.session.connection().connection.driver_connection
-    if transaction.session.get_bind().dialect.name == "postgresql":
+    connection = opened.driver()
+    if not isinstance(connection, sqlite3.Connection):
         connection.pgconn.send_query(b"COMMIT")
         connection.pgconn.flush()
         die()
@@ -137,28 +146,36 @@ BEFORE_SENDING: Mapping[str, Callable[[], None]] = {
 }
 
 
+# A database that another process has locked for too long.
+UNAVAILABLE = (
+    datastore.DatastoreUnavailableError,
+    sqlalchemy.exc.OperationalError,
+    django.db.OperationalError,
+)
+
 # --- dying anywhere -----------------------------------------------------------------------
 
 
-def write_for_ever(seed: str, commits: str) -> None:
+def write_for_ever(seed: str, commits: str, session_kind: str = "ours") -> None:
     """Run transactions of every kind, each recorded as one add, until this process is ended."""
+    used = transactions(session_kind)
     random_number = random.Random(seed)
     recorder = Recorder(Path(commits))
     for number in itertools.count():
-        with contextlib.suppress(ZeroDivisionError, datastore.DatastoreUnavailableError):
-            write_some(recorder, f"{seed}-{number}", random_number.random())
+        with contextlib.suppress(ZeroDivisionError, *UNAVAILABLE):
+            write_some(used, recorder, f"{seed}-{number}", random_number.random())
 
 
-def write_some(recorder: Recorder, name: str, chance: float) -> None:
+def write_some(used: Transactions, recorder: Recorder, name: str, chance: float) -> None:
     """Run one transaction. Some roll back, some roll back to a savepoint, and some have many tasks."""
     names = [f"{name}-{part}" for part in range(1 if chance < 0.7 else 3)]
-    with recorder.operation("add", ZeroDivisionError, ids=names), datastore.transaction() as transaction:
+    with recorder.operation("add", ZeroDivisionError, ids=names), used.open() as opened:
         for each in names:
-            land(transaction, each)
+            land(opened, each)
             taskqueue.add(url=f"/work/{each}", transactional=True)
         if 0.3 < chance < 0.5:
-            with contextlib.suppress(ZeroDivisionError), transaction.session.begin_nested():
-                land(transaction, f"{name}-taken-back")
+            with contextlib.suppress(ZeroDivisionError), opened.savepoint():
+                land(opened, f"{name}-taken-back")
                 taskqueue.add(url=f"/work/{name}-taken-back", transactional=True)
                 raise ZeroDivisionError
         if chance < 0.2:
