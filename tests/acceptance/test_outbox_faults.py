@@ -19,13 +19,14 @@ from tests.support.evidence import State
 from tests.support.history import FAIL, OK, UNKNOWN, Operation
 from tests.support.lab import Lab, running_lab
 from tests.support.outbox_process import landed
+from tests.support.own_sessions import KINDS
 from tests.support.postgres import running_postgres
 from tests.support.processes import Started, kill, python, started, wait_until
 
 pytestmark = pytest.mark.slow
 
 EACH_NUMBER_OF_KILLS = pytest.mark.parametrize("kills", [8, pytest.param(25, marks=pytest.mark.long)])
-WRITERS = 3
+WRITERS = len(KINDS)
 SEED = 20260101
 
 
@@ -60,7 +61,7 @@ class Victims:
         self.random = random.Random(SEED)
         print(f"seed {SEED}")
         self._born = 0
-        self.writers = [self._writer() for _ in range(WRITERS)]
+        self.writers = [self._writer(place) for place in range(WRITERS)]
         self.scheduler = self._scheduler()
 
     def kill_one(self) -> None:
@@ -71,7 +72,7 @@ class Victims:
             return
         place = self.random.randrange(WRITERS)
         kill(self.writers[place].pid)
-        self.writers[place] = self._writer()
+        self.writers[place] = self._writer(place)
 
     def kill_writers(self) -> None:
         """Let none write any more."""
@@ -79,9 +80,10 @@ class Victims:
             kill(writer.pid)
             writer.wait()
 
-    def _writer(self) -> Started:
+    def _writer(self, place: int) -> Started:
         self._born += 1
-        return self._start(outbox_process.command("write", f"writer{self._born}", str(commits_of(self._lab))))
+        commits = str(commits_of(self._lab))
+        return self._start(outbox_process.command("write", f"writer{self._born}", commits, KINDS[place]))
 
     def _scheduler(self) -> Started:
         return self._start(python("-m", "lastacross", "--app", str(self._lab.root), "scheduler"))

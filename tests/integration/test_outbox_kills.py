@@ -1,5 +1,6 @@
 """A process killed anywhere around a commit: its tasks are there if, and only if, its rows are."""
 
+import itertools
 import shutil
 import signal
 from pathlib import Path
@@ -10,11 +11,31 @@ from lastacross import config, datastore
 from lastacross.datastore import DeferredPayload, OutboxRow, outbox, relay
 from tests.support import outbox_process
 from tests.support.outbox_process import count, landed, run_to_its_death
+from tests.support.own_sessions import KINDS
 from tests.support.processes import wait_until
 from tests.support.redis_server import RedisServer
 from tests.support.scripts import Scripts
 
 pytestmark = pytest.mark.slow
+
+
+def on_each_session(names: str, *values: object, brief: object) -> pytest.MarkDecorator:
+    """Run a test with all values in our own transactions, and with one in SQLAlchemy's and in Django's.
+
+    The long tests take the rest.
+    """
+    return pytest.mark.parametrize(
+        f"session_kind, {names}",
+        [
+            pytest.param(
+                kind,
+                *(value if isinstance(value, tuple) else (value,)),
+                marks=[] if kind == "ours" or value == brief else pytest.mark.long,
+            )
+            for kind in KINDS
+            for value in values
+        ],
+    )
 
 
 @pytest.fixture
@@ -42,22 +63,25 @@ def unsent() -> int:
     return count(OutboxRow, OutboxRow.sent_at.is_(None))
 
 
-@pytest.mark.parametrize("kind", ["small", "large"])
+@on_each_session("kind", "small", "large", brief="large")
 def test_a_process_killed_before_its_commit_leaves_nothing(
-    scripts: Scripts, environ: dict[str, str], kind: str
+    scripts: Scripts, environ: dict[str, str], session_kind: str, kind: str
 ) -> None:
-    run_to_its_death(["commit", "before_commit", kind], environ)
+    run_to_its_death(["commit", "before_commit", kind, session_kind], environ)
 
     assert (landed(), relayed(), scripts.ready()) == ([], 0, [])
     assert count(DeferredPayload) == 0
 
 
-@pytest.mark.parametrize("kind", ["small", "large"])
-@pytest.mark.parametrize("point", ["after_commit", "in_sending", "after_sending", "before_marking"])
+@on_each_session(
+    "point, kind",
+    *itertools.product(["after_commit", "in_sending", "after_sending", "before_marking"], ["small", "large"]),
+    brief=("after_commit", "large"),
+)
 def test_a_process_killed_after_its_commit_has_its_task_sent_once(
-    scripts: Scripts, environ: dict[str, str], point: str, kind: str
+    scripts: Scripts, environ: dict[str, str], session_kind: str, point: str, kind: str
 ) -> None:
-    run_to_its_death(["commit", point, kind], environ)
+    run_to_its_death(["commit", point, kind, session_kind], environ)
     assert (landed(), unsent()) == (["one"], 1)
 
     assert (relayed(), relayed()) == (1, 0)
@@ -67,14 +91,14 @@ def test_a_process_killed_after_its_commit_has_its_task_sent_once(
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])
-@pytest.mark.parametrize("share", [0, 0.5, 0.9, "all but the last byte"])
+@on_each_session("share", 0, 0.5, 0.9, "all but the last byte", brief="all but the last byte")
 def test_a_process_killed_in_the_middle_of_writing_its_commit_leaves_nothing(
-    scripts: Scripts, environ: dict[str, str], tmp_path: Path, share: float | str
+    scripts: Scripts, environ: dict[str, str], tmp_path: Path, session_kind: str, share: float | str
 ) -> None:
-    whole = bytes_of_a_commit(environ, tmp_path)
+    whole = bytes_of_a_commit(environ, tmp_path, session_kind)
     written = int(whole * share) if isinstance(share, float | int) else whole - 1
 
-    run_to_its_death(["commit", f"in_commit:{written}", "large"], environ, signal.SIGXFSZ)
+    run_to_its_death(["commit", f"in_commit:{written}", "large", session_kind], environ, signal.SIGXFSZ)
 
     log = Path(f"{environ['DATABASE_URL'].removeprefix('sqlite:///')}-wal")
     assert log.stat().st_size == written
@@ -82,19 +106,20 @@ def test_a_process_killed_in_the_middle_of_writing_its_commit_leaves_nothing(
     assert count(DeferredPayload) == 0
 
 
-def bytes_of_a_commit(environ: dict[str, str], tmp_path: Path) -> int:
+def bytes_of_a_commit(environ: dict[str, str], tmp_path: Path, session_kind: str) -> int:
     """The size of the log after the same commit on a copy, by a process that is killed right after it."""
     shutil.copy(environ["DATABASE_URL"].removeprefix("sqlite:///"), tmp_path / "copy.db")
     on_copy = {**environ, "DATABASE_URL": f"sqlite:///{tmp_path}/copy.db"}
-    run_to_its_death(["commit", "after_commit", "large"], on_copy)
+    run_to_its_death(["commit", "after_commit", "large", session_kind], on_copy)
     return (tmp_path / "copy.db-wal").stat().st_size
 
 
 @pytest.mark.parametrize("database_kind", ["postgresql"])
+@pytest.mark.parametrize("session_kind", KINDS)
 def test_a_process_killed_before_it_hears_of_its_commit_has_its_task_sent(
-    scripts: Scripts, environ: dict[str, str]
+    scripts: Scripts, environ: dict[str, str], session_kind: str
 ) -> None:
-    run_to_its_death(["commit", "in_commit", "large"], environ)
+    run_to_its_death(["commit", "in_commit", "large", session_kind], environ)
     wait_until(landed, what="the server to commit")
 
     assert relayed() == 1
