@@ -9,7 +9,7 @@ import threading
 from typing import Any
 
 from lastacross import clock
-from lastacross.store.redis_compat import limit_answer
+from lastacross.store.redis_compat import limit_answer, restore_answer
 
 # The server may have closed a connection that was idle for longer than this, so the pool must check it.
 FRESH_SECONDS = 0.1
@@ -21,6 +21,17 @@ class Limit(threading.local):
     """The end of this thread's block, in monotonic seconds."""
 
     ends_at: float | None = None
+
+    def seconds_left(self) -> float | None:
+        """How much time this thread's block has left; None if the thread is in no block."""
+        if self.ends_at is None:
+            return None
+        left = self.ends_at - clock.SYSTEM.monotonic()
+        if left < -LEFT_OVER_SECONDS:
+            # A handler's deadline was raised just as the block began, so the block has not ended it.
+            self.ends_at = None
+            return None
+        return left
 
 
 class _Within:
@@ -62,7 +73,7 @@ class Connections:
         self._limit = Limit() if limit is None else limit
 
     def within(self, seconds: float) -> "_Within":
-        """Let this thread's calls wait for their replies until so many seconds from now, at most."""
+        """Let this thread's calls wait for Redis until so many seconds from now, at most."""
         return _Within(self._limit, seconds)
 
     def call(self, *command: str | bytes | int | float) -> Any:
@@ -71,15 +82,12 @@ class Connections:
         Raises:
             redis.RedisError: in the same cases as redis-py's client.
         """
+        is_limited = self._limit.seconds_left() is not None
         connection = self._take()
-        ends_at = self._limit.ends_at
-        if ends_at is not None and clock.SYSTEM.monotonic() - ends_at > LEFT_OVER_SECONDS:
-            # A handler's deadline was raised just as the block began, so the block has not ended it.
-            ends_at = self._limit.ends_at = None
 
         def ask() -> Any:
-            if ends_at is not None:
-                limit_answer(connection, ends_at - clock.SYSTEM.monotonic())
+            if is_limited:
+                limit_answer(connection, self._limit.seconds_left)
             connection.send_command(*command)
             return connection.read_response()
 
@@ -90,8 +98,8 @@ class Connections:
             connection.disconnect()
             self._pool.release(connection)
             raise
-        if ends_at is not None:
-            limit_answer(connection, None)
+        if is_limited:
+            restore_answer(connection)
         if connection.should_reconnect():
             self._pool.release(connection)
         else:

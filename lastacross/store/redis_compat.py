@@ -11,6 +11,9 @@ from typing import Any
 import redis
 
 Address = tuple[str, int]
+TimeLeft = Callable[[], float | None]
+
+MIN_CONNECT_SECONDS = 0.001
 
 
 def socket_of(connection: Any) -> socket.socket | None:
@@ -19,22 +22,39 @@ def socket_of(connection: Any) -> socket.socket | None:
     return found
 
 
-def limit_answer(connection: Any, seconds: float | None) -> None:
-    """Let a redis-py connection wait so long for its next reply; None restores its own timeout.
+class DeadlinePassedError(redis.RedisError):
+    """The caller's time has passed, so nothing is retried."""
+
+    def __init__(self) -> None:
+        super().__init__("the caller's deadline has passed")
+
+
+def limit_answer(connection: Any, seconds_left: TimeLeft) -> None:
+    """Connect if necessary, and let a redis-py connection wait so long for its next reply.
 
     Raises:
-        redis.TimeoutError: no time is left.
+        DeadlinePassedError: no time is left.
         redis.RedisError: the connection is not connected, and cannot be.
     """
+    connection.connect()
+    seconds = seconds_left()
     timeout: float | None = connection.socket_timeout
     if seconds is not None:
         if seconds <= 0:
-            raise redis.TimeoutError("the caller's deadline has passed")
+            raise DeadlinePassedError
         timeout = seconds if timeout is None else min(seconds, timeout)
-        connection.connect()
+    _set_timeout(connection, timeout)
+
+
+def restore_answer(connection: Any) -> None:
+    """Let a redis-py connection wait as long as it was made to."""
+    _set_timeout(connection, connection.socket_timeout)
+
+
+def _set_timeout(connection: Any, seconds: float | None) -> None:
     connected = socket_of(connection)
     if connected is not None:
-        connected.settimeout(timeout)
+        connected.settimeout(seconds)
 
 
 class _Attended:
@@ -44,6 +64,7 @@ class _Attended:
         on_made: called with this connection.
         on_error: called with each error that redis-py raises while it reads a reply.
         find: returns the address to connect to; None to use the address in the URL.
+        seconds_left: returns how long the caller may still wait for the connection; None to have no limit.
         options: as for redis-py's connection.
     """
 
@@ -53,14 +74,30 @@ class _Attended:
         on_made: Callable[[Any], None],
         on_error: Callable[[redis.RedisError], None],
         find: Callable[[], Address] | None,
+        seconds_left: TimeLeft = lambda: None,
         **options: Any,
     ) -> None:
+        self._seconds_left = seconds_left
         super().__init__(**options)
         self._on_error = on_error
         self._find = find
         on_made(self)
 
-    def _connect(self) -> Any:
+    def _connect(self: Any) -> Any:
+        left = self._seconds_left()
+        if left is None:
+            return self._connect_to_found()
+        if left <= 0:
+            raise DeadlinePassedError
+        whole = self.socket_connect_timeout
+        # Each of the server's addresses gets this time.
+        self.socket_connect_timeout = left if whole is None else min(left, whole)
+        try:
+            return self._connect_to_found()
+        finally:
+            self.socket_connect_timeout = whole
+
+    def _connect_to_found(self) -> Any:
         if self._find is not None:
             self.host, self.port = self._find()
         return super()._connect()  # type: ignore[misc]
@@ -78,7 +115,13 @@ class _Tcp(_Attended, redis.Connection):
 
 
 class _Tls(_Attended, redis.SSLConnection):
-    pass
+    def _wrap_socket_with_ssl(self, sock: socket.socket) -> Any:
+        if self._seconds_left() is None:
+            return super()._wrap_socket_with_ssl(sock)  # type: ignore[no-untyped-call]
+        sock.settimeout(self.socket_connect_timeout)
+        wrapped = super()._wrap_socket_with_ssl(sock)  # type: ignore[no-untyped-call]
+        wrapped.settimeout(self.socket_timeout)
+        return wrapped
 
 
 class _Unix(_Attended, redis.UnixDomainSocketConnection):

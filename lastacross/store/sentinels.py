@@ -15,7 +15,7 @@ import redis
 from lastacross.clock import SYSTEM
 from lastacross.config import sentinel_url
 from lastacross.store import refusals
-from lastacross.store.redis_compat import Address
+from lastacross.store.redis_compat import MIN_CONNECT_SECONDS, Address, TimeLeft
 
 # A sentinel answers from memory. Even three unreachable ones together take less than a caller's patience.
 ANSWER_SECONDS = 0.5
@@ -41,11 +41,17 @@ class Sentinels:
         url: the parsed URL.
         server_options: redis-py's options for the Redis server; those for TLS also apply to the sentinels.
         on_move: called when a sentinel has announced a new master.
+        seconds_left: returns how long the calling thread may still wait; None if it has no limit.
     """
 
     def __init__(
-        self, url: sentinel_url.SentinelUrl, server_options: dict[str, Any], on_move: Callable[[], None]
+        self,
+        url: sentinel_url.SentinelUrl,
+        server_options: dict[str, Any],
+        on_move: Callable[[], None],
+        seconds_left: TimeLeft = lambda: None,
     ) -> None:
+        self._seconds_left = seconds_left
         self._name = url.name
         self._order = list(url.sentinels)
         is_tls = url.server_url.startswith("rediss:")
@@ -153,6 +159,9 @@ class Sentinels:
                     self._listening[address] = connection
 
     def _connected(self, address: Address, seconds: float = ANSWER_SECONDS) -> Any:
+        left = self._seconds_left()
+        if left is not None:
+            seconds = max(MIN_CONNECT_SECONDS, min(left, seconds))
         options = {**self._options, "socket_timeout": seconds, "socket_connect_timeout": seconds}
         connection = self._class(host=address[0], port=address[1], **options)
         try:

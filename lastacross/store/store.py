@@ -25,7 +25,7 @@ from lastacross.errors import ConfigError, StoreUnavailableError
 from lastacross.store import refusals
 from lastacross.store.connections import Connections, Limit
 from lastacross.store.keys import DAMAGES, KEY_PREFIX, NAMES_IN_SCRIPTS
-from lastacross.store.redis_compat import connection_class, socket_of
+from lastacross.store.redis_compat import DeadlinePassedError, connection_class, socket_of
 from lastacross.store.scripts import Scripts
 from lastacross.store.sentinels import Sentinels, UnusableServerError
 
@@ -69,6 +69,7 @@ _LOST = (
     redis.exceptions.ClusterDownError,
     redis.exceptions.TryAgainError,
     UnusableServerError,
+    DeadlinePassedError,
 )
 # The errors with which a server refuses a new connection.
 _REFUSED = (
@@ -138,7 +139,9 @@ class _Pool(redis.ConnectionPool):
         self._on_move = on_move
         self._all: weakref.WeakSet[Any] = weakref.WeakSet()
         self._all_lock = threading.Lock()
-        self.sentinels = Sentinels(watched_by, options, self.reconnect_all) if watched_by else None
+        self.sentinels = (
+            Sentinels(watched_by, options, self.reconnect_all, self.wait.seconds_left) if watched_by else None
+        )
         super().__init__(
             **{
                 **options,
@@ -146,6 +149,7 @@ class _Pool(redis.ConnectionPool):
                 "on_made": self._keep,
                 "on_error": self._note_error,
                 "find": self.sentinels.find if self.sentinels else None,
+                "seconds_left": self.wait.seconds_left,
             }
         )
 
@@ -197,17 +201,17 @@ class _Pool(redis.ConnectionPool):
     def _shake_hands(self, connection: Any) -> None:
         """Log in and examine the server, within the time that the connection may take."""
         connected = socket_of(connection)
-        ends = [] if self.wait.ends_at is None else [self.wait.ends_at]
+        left = [seconds for seconds in [self.wait.seconds_left()] if seconds is not None]
         if self._patience_seconds is not None and self.wait.began_at is not None:
-            ends.append(self.wait.began_at + self._patience_seconds)
-        if ends and connected is not None:
-            connected.settimeout(max(MIN_HANDSHAKE_SECONDS, min(ends) - SYSTEM.monotonic()))
+            left.append(self.wait.began_at + self._patience_seconds - SYSTEM.monotonic())
+        if left and connected is not None:
+            connected.settimeout(max(MIN_HANDSHAKE_SECONDS, min(left)))
         place = _address(dict(connection.repr_pieces()))
         try:
             connection.on_connect_check_health(check_health=False)
             found = _hello(connection)
             problem = _problem_of(found, place)
-        except (redis.TimeoutError, redis.exceptions.BusyLoadingError):
+        except (redis.TimeoutError, DeadlinePassedError, redis.exceptions.BusyLoadingError):
             raise
         except _REFUSED as error:
             problem = refusals.reason(type(error).__name__, str(error))
@@ -410,10 +414,11 @@ class Store:
         return {str(name): str(value) for name, value in found.items()}
 
     def within(self, seconds: float) -> contextlib.AbstractContextManager[None]:
-        """Make a block in which this thread's scripts wait for their replies for so long altogether.
+        """Make a block in which this thread's scripts wait for Redis for so long altogether.
 
-        A script whose reply comes later raises StoreUnavailableError; its step may have been made. A limit
-        that is longer than the store's own patience changes nothing.
+        The time to connect counts, except a lookup of the server's name, which the system does not limit. A
+        script whose reply comes later raises StoreUnavailableError; its step may have
+        been made. A limit that is longer than the store's own patience changes nothing.
         """
         return self._connections.within(seconds)
 

@@ -1,6 +1,8 @@
 """The rpc objects of taskqueue and memcache: one call each, its callback, and its deadline."""
 
+import contextlib
 import functools
+import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -181,6 +183,41 @@ def test_a_call_waits_no_longer_than_its_deadline() -> None:
     rpc = memcache.create_rpc(deadline=DEADLINE)
     assert memcache.get_multi_async(["before"], rpc=rpc).get_result() == {}
     assert time.monotonic() - began_at < 4
+
+
+@pytest.fixture
+def unreachable(configuration: config.Config) -> Iterator[None]:
+    """A Redis whose machine does not answer: each connection would wait for 2 s."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = listener.getsockname()
+        # The kernel ignores further connections until these are accepted.
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(address)
+        opened = Store(f"redis://127.0.0.1:{address[1]}", patience_seconds=5.0)
+        stack.callback(opened.close)
+        store.use(opened)
+        stack.callback(store.use, None)
+        yield
+
+
+@pytest.mark.usefixtures("unreachable")
+def test_the_deadline_limits_connecting_too() -> None:
+    began_at = time.monotonic()
+    rpc = taskqueue.create_rpc(deadline=DEADLINE)
+    Queue().delete_tasks_by_name_async("a", rpc=rpc)
+    with pytest.raises(CallDeadlineExceededError, match=r"did not end within 0\.2 s"):
+        rpc.get_result()
+    seconds = time.monotonic() - began_at
+    rpc = memcache.create_rpc(deadline=DEADLINE)
+    assert memcache.get_multi_async(["before"], rpc=rpc).get_result() == {}
+
+    assert DEADLINE * 0.9 < seconds < 1.5
+    assert time.monotonic() - began_at < 3
 
 
 def test_the_limits_are_app_engines() -> None:
