@@ -45,6 +45,8 @@ _TARGETS: dict[str, str | None] = {
     f"{ROOT}.runtime.apiproxy_errors": f"{_OWN}.apiproxy_errors",
 }
 
+_PACKAGES = frozenset({ROOT, *(f"{ROOT}.{name}" for name in ("api", "api.labs", "ext", "runtime"))})
+
 _DOCS = 'docs/appengine.md of Last Across, "Google\'s names", lists the names that are'
 
 _MODELS = "declare SQLAlchemy models, and read and write them in lastacross.datastore.session()"
@@ -94,7 +96,8 @@ _REPLACEMENTS = {
 def install() -> None:
     """Add Google's names to this process's imports; a second call has no effect.
 
-    An import of a name that is not there raises an ImportError that says what to use instead.
+    An import of a module that is not there raises a ModuleNotFoundError, and an import of another name an
+    ImportError. Both say what to use instead. The error's ``name`` is ``google.appengine`` for a module.
 
     Raises:
         ConfigError: the real ``google.appengine`` is installed.
@@ -139,6 +142,17 @@ def _replacement_of(name: str) -> str:
         if found is not None:
             return found
     return _DOCS
+
+
+def _missing(name: str) -> ImportError:
+    """The error for a module, or for a name in one of the modules that are here."""
+    text = f"{name} is not available here: {_replacement_of(name)}"
+    parent, _, last = name.rpartition(".")
+    # All of Google's modules are lower-case, and only these contain others.
+    if parent in _PACKAGES and last.islower():
+        # If the error had the module's own name, `from … import …` would replace its text.
+        return ModuleNotFoundError(text, name=ROOT)
+    return ImportError(text, name=name)
 
 
 class _GoogleModule(ModuleType):
@@ -197,8 +211,7 @@ class _Names(MetaPathFinder):
             return None
         if fullname in _TARGETS:
             return ModuleSpec(fullname, _Loader(), is_package=True)
-        # A ModuleNotFoundError would be replaced by Python's own text in `from … import …`.
-        raise ImportError(f"{fullname} is not available here: {_replacement_of(fullname)}", name=fullname)
+        raise _missing(fullname)
 
 
 class _Google(MetaPathFinder):

@@ -161,6 +161,31 @@ def test_a_name_that_is_not_there_says_what_to_use(name: str, remedy: str) -> No
 
 
 @pytest.mark.usefixtures("imports")
+@pytest.mark.parametrize(
+    ("parent", "name", "error"),
+    [
+        ("ext", "ndb", ModuleNotFoundError),
+        ("api", "users", ModuleNotFoundError),
+        ("api", "unheard", ModuleNotFoundError),
+        ("runtime", "features", ModuleNotFoundError),
+        ("ext.ndb", "Key", ModuleNotFoundError),
+        ("api", "Unheard", ImportError),
+        ("api.taskqueue", "unheard", ImportError),
+        ("ext.deferred.deferred", "Unheard", ImportError),
+    ],
+)
+def test_a_missing_module_and_a_missing_name_raise_pythons_own_errors(
+    parent: str, name: str, error: type[ImportError]
+) -> None:
+    google_names.install()
+
+    for _ in range(2):
+        with pytest.raises(ImportError, match="is not available here") as raised:
+            exec(f"from google.appengine.{parent} import {name}", {})
+        assert raised.type is error
+
+
+@pytest.mark.usefixtures("imports")
 def test_all_names_can_be_imported_and_installed_twice() -> None:
     finders = len(sys.meta_path)
     google_names.install()
