@@ -14,7 +14,7 @@ from tests.support.modules import ROOT, own_modules
 
 FLASK = """
 import flask
-from flask import Flask, request
+from flask import Blueprint, Flask, request
 from flask_wtf.csrf import CSRFProtect
 
 app = Flask(__name__)
@@ -36,9 +36,21 @@ def work():
     return "done"
 
 
-@app.post("/tasks/guarded")
+@app.post("/guarded")
 def guarded():
     return "done"
+
+
+blueprint = Blueprint("more", __name__)
+
+
+@blueprint.post("/tasks/more")
+def more():
+    return "done"
+
+
+app.register_blueprint(blueprint)
+csrf.exempt(blueprint)
 
 
 @app.get("/page")
@@ -97,7 +109,7 @@ handler500 = broken
 urlpatterns = [
     path("tasks/fail", fail),
     path("tasks/work", work),
-    path("tasks/guarded", guarded),
+    path("guarded", guarded),
     path("page", page),
 ]
 app = get_wsgi_application()
@@ -105,11 +117,14 @@ app = get_wsgi_application()
 )
 
 STARLETTE = """
+import re
 from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.routing import Route
+from starlette_csrf import CSRFMiddleware
 
 
 async def fail(request):
@@ -135,8 +150,10 @@ app = Starlette(
     routes=[
         Route("/tasks/fail", fail, methods=["POST"]),
         Route("/tasks/work", work, methods=["POST"]),
+        Route("/guarded", work, methods=["POST"]),
         Route("/page", page),
     ],
+    middleware=[Middleware(CSRFMiddleware, secret="of tests", exempt_urls=[re.compile(r"/tasks/.*")])],
     exception_handlers={Exception: broken},
 )
 """
@@ -199,15 +216,31 @@ def test_visitors_see_the_applications_own_page(app: ApplicationUnderTest) -> No
 
 
 @EACH
-def test_a_task_passes_the_protection_against_forged_requests(app: ApplicationUnderTest) -> None:
+def test_a_task_passes_the_protection_against_forged_requests(
+    app: ApplicationUnderTest, framework: str
+) -> None:
     """With the one line of docs/frameworks.md."""
+    lines = {
+        "django": "@csrf_exempt",
+        "flask": "@csrf.exempt",
+        "starlette": 'exempt_urls=[re.compile(r"/tasks/.*")]',
+    }
+    assert lines[framework] in SOURCES[framework]
+    assert lines[framework] in PAGE
     taskqueue.add(url="/tasks/work", params={"word": "x"})
     assert [attempt.status for attempt in app.run_tasks()] == [200]
 
 
-@pytest.mark.parametrize(("framework", "status"), [("django", 403), ("flask", 400)])
+@pytest.mark.parametrize("framework", ["flask"])
+def test_a_task_passes_an_exempted_blueprint(app: ApplicationUnderTest) -> None:
+    assert "csrf.exempt(blueprint)" in PAGE
+    taskqueue.add(url="/tasks/more", params={"word": "x"})
+    assert [attempt.status for attempt in app.run_tasks()] == [200]
+
+
+@pytest.mark.parametrize(("framework", "status"), [("django", 403), ("flask", 400), ("starlette", 403)])
 def test_without_the_line_the_protection_refuses_a_task(app: ApplicationUnderTest, status: int) -> None:
-    taskqueue.add(url="/tasks/guarded", params={"word": "x"})
+    taskqueue.add(url="/guarded", params={"word": "x"})
     with pytest.raises(TaskFailedError, match=f"answered {status}"):
         app.run_tasks()
 
