@@ -95,6 +95,7 @@ def _joining(joined: "_SqlalchemyJoined | _DjangoJoined") -> Iterator[None]:
     try:
         yield
     finally:
+        joined.end()
         current.reset(token)
 
 
@@ -166,7 +167,7 @@ class _SqlalchemyJoined(Joined):
         if root is None:
             return None
         found = self.source.info.get(_JOINED)
-        if isinstance(found, _SqlalchemyUnit) and found.root is root and found.is_here():
+        if isinstance(found, _SqlalchemyUnit) and found.root is root:
             return found
         if _JOINED not in self.source.info:
             _listen(self.source)
@@ -194,7 +195,7 @@ class _SqlalchemyJoined(Joined):
 
     def has_written(self) -> bool:
         found = self.source.info.get(_JOINED)
-        return isinstance(found, _SqlalchemyUnit) and found.has_written and found.is_here()
+        return isinstance(found, _SqlalchemyUnit) and found.has_written
 
 
 class _SqlalchemyUnit(Unit):
@@ -316,7 +317,7 @@ class _DjangoJoined(Joined):
         if not self.source.in_atomic_block:
             return None
         found = getattr(self.source, _JOINED, None)
-        if isinstance(found, _DjangoUnit) and found.is_here():
+        if isinstance(found, _DjangoUnit) and not found.is_over():
             return found
         unit = _DjangoUnit(self.source, self._database_error)
         setattr(self.source, _JOINED, unit)
@@ -336,7 +337,7 @@ class _DjangoJoined(Joined):
 
     def has_written(self) -> bool:
         found = getattr(self.source, _JOINED, None)
-        return isinstance(found, _DjangoUnit) and found.has_written and found.is_here()
+        return isinstance(found, _DjangoUnit) and found.has_written and not found.is_over()
 
 
 class _Hook:
@@ -383,6 +384,10 @@ class _DjangoUnit(Unit):
         )
         self.has_written = False
         self._connection.on_commit(_Hook(self._end, self._end))
+
+    def is_over(self) -> bool:
+        """Whether the transaction, or the savepoint that contains all of its tasks, has ended."""
+        return self._is_finished
 
     def _end(self) -> None:
         self._is_finished = True

@@ -231,10 +231,15 @@ class Joined(abc.ABC):
 
     def __init__(self) -> None:
         self._owner = owner()
+        self._is_over = False
 
     def is_here(self) -> bool:
-        """Whether this thread of this process joined the session."""
-        return self._owner == owner()
+        """Whether this thread of this process joined the session, and the block has not ended."""
+        return not self._is_over and self._owner == owner()
+
+    def end(self) -> None:
+        """End the block, also for coroutines that were started in it and still run."""
+        self._is_over = True
 
     @abc.abstractmethod
     def unit(self) -> Unit | None:

@@ -116,7 +116,7 @@ def place_of(url: sqlalchemy.URL) -> Place:
     """Where the database of a URL is. Users, passwords, drivers and other parameters make no difference."""
     backend = url.get_backend_name()
     if backend == "sqlite":
-        return Place(backend, "", "", _real_path(url.database or ":memory:"))
+        return Place(backend, "", "", _real_path(url))
     if backend != "postgresql":
         return Place(backend, url.host or "", str(url.port or ""), url.database or "")
     user = url.username or os.environ.get("PGUSER", "")
@@ -129,10 +129,14 @@ def place_of(url: sqlalchemy.URL) -> Place:
     )
 
 
-def _real_path(database: str) -> str:
+def _real_path(url: sqlalchemy.URL) -> str:
     """The file of a SQLite database. A database in memory has a name that no file has."""
+    database = url.database or ""
     path, _, options = database.removeprefix("file:").partition("?")
-    if not path or path == ":memory:" or (database.startswith("file:") and "mode=memory" in options):
+    is_uri = database.startswith("file:")
+    if path in {"", ":memory:"} or (
+        is_uri and ("mode=memory" in options or url.query.get("mode") == "memory")
+    ):
         return ":memory:"
     return os.path.realpath(path)
 

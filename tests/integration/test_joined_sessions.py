@@ -1,16 +1,29 @@
 """Transactional adds in a transaction of the application's own SQLAlchemy or Django session."""
 
+import asyncio
 import contextlib
 import gc
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import flask
 import pytest
 from django.db import connections, transaction
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Session,
+    mapped_column,
+    scoped_session,
+    sessionmaker,
+    synonym,
+)
 
 from lastacross import config, datastore, deferred, taskqueue
 from lastacross.datastore import DeferredPayload, OutboxRow, marking, relay
@@ -24,6 +37,7 @@ from lastacross.errors import (
 )
 from lastacross.taskqueue import Task
 from tests.support import outbox_process
+from tests.support.modules import ROOT
 from tests.support.outbox_process import count, landed
 from tests.support.own_sessions import OWN_KINDS, Opened, Transactions, configure_django
 from tests.support.scripts import Scripts
@@ -215,6 +229,53 @@ def test_a_missing_table_is_reported_with_its_remedy(own: Transactions, scripts:
         add()
 
 
+# --- the page -----------------------------------------------------------------------------
+
+SECTION = (ROOT / "docs" / "frameworks.md").read_text().partition("## Tasks in your own transaction")[2]
+FLASK, DJANGO = (part.partition("```")[0] for part in SECTION.split("```python\n")[1:3])
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Order(Base):
+    __tablename__ = "landed"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    to = synonym("name")
+
+
+def test_the_pages_example_for_sqlalchemy_runs(engine: Engine, scripts: Scripts) -> None:
+    app = flask.Flask("example")
+    db = SimpleNamespace(session=scoped_session(sessionmaker(engine)))
+    names_of_page: dict[str, Any] = {"app": app, "db": db, "Order": Order, "request": flask.request}
+    exec(FLASK, names_of_page)
+
+    answer = app.test_client().post("/order", data={"to": "ann"})
+    db.session.remove()
+
+    assert (answer.text, landed(), len(scripts.ready())) == ("ordered", ["ann"], 1)
+
+
+def test_the_pages_example_for_django_runs(database: str, scripts: Scripts) -> None:
+    outbox_process.create_table()
+    made = Transactions("django", database)
+
+    def create(to: str) -> None:
+        with connections["default"].cursor() as cursor:
+            cursor.execute("INSERT INTO landed (name) VALUES (%s)", [to])
+
+    names_of_page: dict[str, Any] = {
+        "Order": SimpleNamespace(objects=SimpleNamespace(create=create)),
+        "HttpResponse": str,
+    }
+    exec(DJANGO, names_of_page)
+
+    assert names_of_page["order"](SimpleNamespace(POST={"to": "ann"})) == "ordered"
+    assert (landed(), len(scripts.ready())) == (["ann"], 1)
+    made.close()
+
+
 # --- SQLAlchemy ---------------------------------------------------------------------------
 
 
@@ -339,6 +400,39 @@ def test_an_engine_that_commits_each_statement_is_refused(engine: Engine, script
         add()
 
     assert count(OutboxRow) == 0
+
+
+def test_a_coroutine_that_outlives_the_block_does_not_add_to_its_session(engine: Engine) -> None:
+    async def add_later(ended: asyncio.Event) -> None:
+        await ended.wait()
+        add()
+
+    async def run() -> None:
+        ended = asyncio.Event()
+        with Session(engine) as session:
+            with datastore.join(session):
+                later = asyncio.create_task(add_later(ended))
+                await asyncio.sleep(0)
+            ended.set()
+            with pytest.raises(BadTransactionStateError, match="requires an open"):
+                await later
+
+    asyncio.run(run())
+
+
+def test_a_transaction_may_be_joined_by_one_thread_after_another(engine: Engine, scripts: Scripts) -> None:
+    with Session(engine) as session, datastore.join(session):
+        first = add()
+
+        def join_again() -> Task:
+            with datastore.join(session):
+                return add()
+
+        with ThreadPoolExecutor(1) as other:
+            second = other.submit(join_again).result()
+        session.commit()
+
+    assert scripts.ready() == names(first, second)
 
 
 def test_a_session_that_is_dropped_takes_its_task_back(engine: Engine, scripts: Scripts) -> None:

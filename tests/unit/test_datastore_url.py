@@ -1,8 +1,9 @@
 """DATABASE_URL: what is taken, and what is said of the rest."""
 
 import pytest
+from sqlalchemy import make_url
 
-from lastacross.datastore.url import parse
+from lastacross.datastore.url import parse, place_of
 from lastacross.errors import ConfigError
 
 
@@ -55,3 +56,44 @@ def test_a_url_that_cannot_be_used_is_refused_with_what_to_write(text: str, mess
         parse(text)
     assert message in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("postgresql://ann:a@db/shop", "postgresql+psycopg2://bob:b@DB:5432/shop?sslmode=require"),
+        ("postgresql://ann@localhost/shop", "postgresql://ann@127.0.0.1/shop"),
+        (
+            "postgresql://ann@/shop?host=/run/postgresql",
+            "postgresql://ann@/?host=/run/postgresql&dbname=shop",
+        ),
+        ("postgresql://ann@db", "postgresql://bob@db/ann"),
+        ("sqlite:////srv/data/../shop.db", "sqlite:////srv/shop.db?timeout=5"),
+        ("sqlite:///shop.db", "sqlite:///./shop.db"),
+        ("sqlite:////srv/shop.db", "sqlite:///file:/srv/shop.db?mode=rw&uri=true"),
+    ],
+)
+def test_two_urls_of_one_database_have_one_place(
+    one: str, other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PGHOST", "PGPORT", "PGUSER", "PGDATABASE"):
+        monkeypatch.delenv(name, raising=False)
+
+    assert place_of(make_url(one)) == place_of(make_url(other))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("postgresql://ann@db/shop", "postgresql://ann@db/store"),
+        ("postgresql://ann@db/shop", "postgresql://ann@other/shop"),
+        ("postgresql://ann@db/shop", "postgresql://ann@db:6432/shop"),
+        ("postgresql://ann@db/shop", "mysql://ann@db:5432/shop"),
+        ("postgresql://ann@localhost/shop", "postgresql://ann@/shop?host=/run/postgresql"),
+        ("sqlite:////srv/shop.db", "sqlite:////srv/store.db"),
+        ("sqlite:////srv/shop.db", "sqlite://"),
+        ("sqlite:////srv/shop.db", "sqlite:///file:/srv/shop.db?mode=memory&uri=true"),
+    ],
+)
+def test_two_databases_have_two_places(one: str, other: str) -> None:
+    assert place_of(make_url(one)) != place_of(make_url(other))
