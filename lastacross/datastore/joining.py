@@ -28,7 +28,7 @@ from lastacross.datastore.transactions import (
     rows_of,
     translated_errors,
 )
-from lastacross.datastore.url import place_of
+from lastacross.datastore.url import place_of, shown
 from lastacross.errors import BadTransactionStateError
 
 _JOINED = "lastacross_joined"
@@ -104,7 +104,7 @@ def _require_same_database(name: str, theirs: sqlalchemy.URL) -> None:
     ours = engines().database
     if place_of(theirs) != place_of(ours.url):
         raise BadTransactionStateError(
-            f"{name} uses the database {theirs.render_as_string(hide_password=True)}, but DATABASE_URL is "
+            f"{name} uses the database {shown(theirs)}, but DATABASE_URL is "
             f"{ours}: a transaction can contain tasks only if both name the same database"
         )
 

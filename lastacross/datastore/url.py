@@ -23,6 +23,7 @@ _SYNCHRONOUS = ("normal", "full", "extra")
 _POSTGRESQL = ("postgres", "postgresql", "postgresql+psycopg")
 _SQLITE = ("sqlite", "sqlite+pysqlite")
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "[::1]"})
+_HIDDEN = "***"
 _EXAMPLES = "sqlite:////absolute/path.db or postgresql://user:password@host/database"
 
 
@@ -44,7 +45,7 @@ class DatabaseUrl:
         return self.url.get_backend_name() == "sqlite"
 
     def __str__(self) -> str:
-        return self.url.render_as_string(hide_password=True)
+        return shown(self.url)
 
 
 def parse(text: str) -> DatabaseUrl:
@@ -93,6 +94,12 @@ def _sqlite(url: sqlalchemy.URL) -> DatabaseUrl:
             f"DATABASE_URL: synchronous={synchronous!r} is not one of {', '.join(_SYNCHRONOUS)}"
         )
     return DatabaseUrl(url.difference_update_query(["synchronous"]), synchronous.lower())
+
+
+def shown(url: sqlalchemy.URL) -> str:
+    """A URL without its passwords, which may also be among libpq's parameters."""
+    hidden = {name: _HIDDEN for name in url.query if "password" in name.lower()}
+    return url.update_query_dict(hidden).render_as_string(hide_password=True)
 
 
 @dataclass(frozen=True)

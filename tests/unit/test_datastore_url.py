@@ -32,6 +32,7 @@ def test_a_password_is_never_shown() -> None:
     shown = str(parse("postgresql://ada:secret@db.example/app"))
     assert "postgresql+psycopg://ada:***@db.example/app" in shown
     assert "secret" not in shown
+    assert "secret" not in str(parse("postgresql://ada@db.example/app?password=secret&sslpassword=secret"))
 
 
 @pytest.mark.parametrize(
