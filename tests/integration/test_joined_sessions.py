@@ -139,6 +139,16 @@ def test_a_savepoint_takes_its_own_tasks_back_and_no_others(own: Transactions, s
     assert relayed() == 0
 
 
+def test_a_rollback_takes_back_what_a_released_savepoint_added(own: Transactions, scripts: Scripts) -> None:
+    with contextlib.suppress(KeyError), own.open() as opened:
+        land(opened)
+        with opened.savepoint():
+            task = add()
+        raise KeyError
+
+    assert (scripts.ready(), relayed(), landed(), task.was_enqueued) == ([], 0, [], False)
+
+
 def test_a_task_that_a_savepoint_took_back_may_be_added_again(own: Transactions, scripts: Scripts) -> None:
     task = Task(url="/again")
     with own.open() as opened:
@@ -433,6 +443,14 @@ def test_a_transaction_may_be_joined_by_one_thread_after_another(engine: Engine,
         session.commit()
 
     assert scripts.ready() == names(first, second)
+
+
+def test_the_schemas_of_tenants_do_not_apply_to_the_outbox(engine: Engine, scripts: Scripts) -> None:
+    of_tenant = engine.execution_options(schema_translate_map={None: "tenant"})
+    with Session(of_tenant) as session, session.begin(), datastore.join(session):
+        tasks = [add(), add()]
+
+    assert scripts.ready() == names(*tasks)
 
 
 def test_a_session_that_is_dropped_takes_its_task_back(engine: Engine, scripts: Scripts) -> None:
