@@ -194,6 +194,12 @@ VARIABLES = (
 )
 
 
+FROM_FILES = ("REDIS_URL", "DATABASE_URL", "SECRET_KEY", "LASTACROSS_METRICS_TOKEN")
+"""The variables that may be in a file, which ``<name>_FILE`` names, as the secrets of containers are."""
+FILE_SUFFIX = "_FILE"
+MAX_FILE_BYTES = 65_536
+
+
 class Environment:
     """The environment variables while they are being read; an empty value counts as unset.
 
@@ -213,8 +219,32 @@ class Environment:
         for variable in VARIABLES:
             text = self.given.get(variable.name)
             self.sources[variable.name] = DEFAULT if text is None else ENVIRONMENT
+            if variable.name in FROM_FILES and variable.name + FILE_SUFFIX in self.given:
+                text = self._text_of_file(variable.name)
             if text is not None:
                 self._read(variable, text)
+
+    def _text_of_file(self, name: str) -> str | None:
+        """The value in the file that ``<name>_FILE`` names; None after a mistake."""
+        given = self.given[name + FILE_SUFFIX]
+        path = self.root / os.path.expanduser(given)
+        # The secret itself, set by mistake, must not appear in the message.
+        label = f"{name}_FILE {given}" if os.sep in given else f"the file that {name}_FILE names"
+        self.sources[name] = f"file {path}"
+        if name in self.given:
+            self.mistakes.append(ConfigError(f"{name} and {name}_FILE are both set; unset one of them"))
+            return None
+        try:
+            with path.open("rb") as file:
+                text = file.read(MAX_FILE_BYTES).decode().strip()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+            self.mistakes.append(ConfigError(f"{label} cannot be read: {reason}"))
+            return None
+        if not text:
+            self.mistakes.append(ConfigError(f"{label} is empty"))
+            return None
+        return text
 
     def _read(self, variable: Variable, text: str) -> None:
         try:
@@ -285,6 +315,7 @@ class Environment:
 
     def _suspect_misspellings(self) -> None:
         names = [variable.name for variable in VARIABLES if variable.name.startswith("LASTACROSS_")] + [APP]
+        names += [name + FILE_SUFFIX for name in FROM_FILES if name.startswith("LASTACROSS_")]
         for name in sorted(self.given):
             if name.startswith("LASTACROSS") and name not in names:
                 hint = likely(name, names, 0.85)
@@ -296,7 +327,7 @@ class Environment:
 
         ``may_make`` allows creating the file. Outside ``dev``, a missing key is an error if ``is_needed``.
         """
-        if self.sources["SECRET_KEY"] == ENVIRONMENT:
+        if self.sources["SECRET_KEY"] != DEFAULT:
             return
         if not self.values["is_dev"] and not is_needed:
             self.values["secret_key"], self.sources["SECRET_KEY"] = "", NOT_SET

@@ -504,3 +504,50 @@ def test_users_without_the_header_that_names_them_are_noticed(app_root: Path) ->
     notices = config.load(app_root, ENVIRON | {"LASTACROSS_ADMINS": "anna"}).notices
 
     assert [line for line in notices if "LASTACROSS_ADMINS has no effect" in line]
+
+
+# --- values in files ----------------------------------------------------------------------
+
+
+def test_a_secret_may_be_in_a_file(app_root: Path, tmp_path: Path) -> None:
+    """Containers give secrets to their processes like this."""
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    (app_root / "redis").write_text("redis://:secret@redis.example:6380/1\n")
+    found = config.load(
+        app_root, {"SECRET_KEY_FILE": str(tmp_path / "key"), "REDIS_URL_FILE": "redis"}
+    ).settings
+
+    assert (found.secret_key, found.redis_url) == (KEY, "redis://:secret@redis.example:6380/1")
+    assert found.sources["SECRET_KEY"] == f"file {tmp_path / 'key'}"
+    assert found.sources["REDIS_URL"] == f"file {app_root / 'redis'}"
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({"SECRET_KEY": KEY, "SECRET_KEY_FILE": "key"}, "SECRET_KEY and SECRET_KEY_FILE are both set"),
+        ({"SECRET_KEY_FILE": "./nothing"}, "SECRET_KEY_FILE ./nothing cannot be read: No such file"),
+        ({"SECRET_KEY_FILE": "hunter2"}, "the file that SECRET_KEY_FILE names cannot be read: No such file"),
+        ({"SECRET_KEY_FILE": "./"}, "SECRET_KEY_FILE ./ cannot be read: Is a directory"),
+        ({"SECRET_KEY_FILE": "./empty"}, "SECRET_KEY_FILE ./empty is empty"),
+        ({"SECRET_KEY_FILE": "./binary"}, "./binary cannot be read: it is not UTF-8 text"),
+        ({"SECRET_KEY_FILE": "short"}, "SECRET_KEY ******** has 7 characters"),
+        ({"SECRET_KEY": KEY, "DATABASE_URL_FILE": "short"}, "DATABASE_URL"),
+    ],
+)
+def test_a_file_that_does_not_help_is_named(app_root: Path, environ: dict[str, str], message: str) -> None:
+    (app_root / "empty").write_text(" \n")
+    (app_root / "binary").write_bytes(b"\xff" * 32)
+    (app_root / "short").write_text("hunter2")
+
+    with pytest.raises(ConfigError) as caught:
+        config.load(app_root, environ)
+    assert message in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_misspelt_file_variable_gives_a_notice_and_a_right_one_none(app_root: Path) -> None:
+    (app_root / "token").write_text("0123456789abcdef0123456789abcdef")
+    assert config.load(app_root, ENVIRON | {"LASTACROSS_METRICS_TOKEN_FILE": "token"}).notices == ()
+    [notice] = config.load(app_root, ENVIRON | {"LASTACROSS_METRIC_TOKEN_FILE": "token"}).notices
+    assert "LASTACROSS_METRICS_TOKEN" in str(notice)
