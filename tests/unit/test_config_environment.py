@@ -532,13 +532,14 @@ def test_a_secret_may_be_in_a_file(app_root: Path, tmp_path: Path) -> None:
         ({"SECRET_KEY_FILE": "./empty"}, "SECRET_KEY_FILE ./empty is empty"),
         ({"SECRET_KEY_FILE": "./binary"}, "./binary cannot be read: it is not UTF-8 text"),
         ({"SECRET_KEY_FILE": "short"}, "SECRET_KEY ******** has 7 characters"),
-        ({"SECRET_KEY": KEY, "DATABASE_URL_FILE": "short"}, "DATABASE_URL"),
+        ({"SECRET_KEY": KEY, "DATABASE_URL_FILE": "url"}, "DATABASE_URL 'mysql://"),
     ],
 )
 def test_a_file_that_does_not_help_is_named(app_root: Path, environ: dict[str, str], message: str) -> None:
     (app_root / "empty").write_text(" \n")
     (app_root / "binary").write_bytes(b"\xff" * 32)
     (app_root / "short").write_text("hunter2")
+    (app_root / "url").write_text("mysql://ann:hunter2@db.example/shop")
 
     with pytest.raises(ConfigError) as caught:
         config.load(app_root, environ)

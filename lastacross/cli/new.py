@@ -1,0 +1,88 @@
+"""``new``: writes an application to begin with."""
+
+import importlib.util
+import keyword
+import re
+import string
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+import click
+
+from lastacross.cli.base import cli
+
+FRAMEWORKS = ("webapp2", "flask", "django", "fastapi")
+# The modules that a framework's application imports.
+_MODULES = {"flask": ("flask",), "django": ("django",), "fastapi": ("fastapi", "a2wsgi")}
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_SUFFIX = ".tmpl"
+# Packaging tools leave out files that begin with a dot.
+_DOT = "dot."
+
+
+@cli.command(
+    "new",
+    epilog="""\b
+Examples:
+  lastacross new shop
+  lastacross new shop --framework flask""",
+)
+@click.argument("path", metavar="NAME")
+@click.option(
+    "--framework",
+    type=click.Choice(FRAMEWORKS),
+    default="webapp2",
+    show_default=True,
+    help="Its web framework.",
+)
+def _new(path: str, framework: str) -> None:
+    """Write an application into a new folder.
+
+    It has pages, a task, a cron job, a long task, a table and tests. NAME is the folder, whose last part is the application's name.
+    """
+    folder = Path(path)
+    name = folder.name
+    if _NAME.fullmatch(name) is None or keyword.iskeyword(name):
+        raise click.UsageError(
+            f"{name!r} is not a name of letters, digits, - and _ that begins with a letter"
+        )
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise click.UsageError(f"{path} is already there; choose another name") from None
+    except OSError as error:
+        raise click.UsageError(f"{path} cannot be made: {error.strerror}") from None
+    source = resources.files("lastacross.cli").joinpath("scaffold")
+    for part in ("common", framework):
+        _copy(source.joinpath(part), folder, {"name": name})
+    click.echo(_next_steps(path, framework))
+
+
+def _copy(source: Traversable, folder: Path, values: dict[str, str]) -> None:
+    for each in source.iterdir():
+        if each.is_dir():
+            (folder / each.name).mkdir(exist_ok=True)
+            _copy(each, folder / each.name, values)
+        elif each.name.endswith(_SUFFIX):
+            name = each.name.removesuffix(_SUFFIX)
+            target = folder / (name.removeprefix("dot") if name.startswith(_DOT) else name)
+            target.write_text(string.Template(each.read_text("utf-8")).substitute(values), "utf-8")
+
+
+def _next_steps(path: str, framework: str) -> str:
+    lines = [f"{path} is ready. Next steps:", "", f"    cd {path}"]
+    missing = [name for name in (*_MODULES.get(framework, ()), "pytest") if not _is_installed(name)]
+    if missing:
+        lines.append("    pip install -r requirements.txt")
+    lines += [
+        "    lastacross dev",
+        "    pytest",
+        "",
+        "README.md in the folder says what each file is for.",
+    ]
+    return "\n".join(lines)
+
+
+def _is_installed(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
