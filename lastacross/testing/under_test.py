@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from lastacross import config, datastore, store
 from lastacross.broker import queue_directory
@@ -233,6 +234,7 @@ def application(
         # either.
         software = configuration.settings.server_software.replace("Google App Engine", "Development")
         loaded = loading.load(configuration, server_software=software)
+        stack.enter_context(_django_transactions_kept())
         deadlines = Deadlines(on_stuck=lambda label: None)
         deadlines.start()
         stack.callback(deadlines.stop)
@@ -256,6 +258,36 @@ def _process_restored() -> Iterator[None]:
         for name in set(os.environ) - set(environ):
             del os.environ[name]
         os.environ.update(environ)
+
+
+@contextlib.contextmanager
+def _django_transactions_kept() -> Iterator[None]:
+    """Let requests pass in the middle of a test's transaction, if the application has imported Django.
+
+    Django closes a connection before and after each request if it is in the middle of a transaction, and
+    with it the one that Django's TestCase and pytest-django's ``db`` open around a test.
+    """
+    database: Any = sys.modules.get("django.db")
+    if database is None:
+        yield
+        return
+    signals: Any = sys.modules["django.core.signals"]
+
+    def close_others(**_: object) -> None:
+        for connection in database.connections.all(initialized_only=True):
+            if not connection.in_atomic_block:
+                connection.close_if_unusable_or_obsolete()
+
+    both = (signals.request_started, signals.request_finished)
+    for signal in both:
+        signal.disconnect(database.close_old_connections)
+        signal.connect(close_others)
+    try:
+        yield
+    finally:
+        for signal in both:
+            signal.disconnect(close_others)
+            signal.connect(database.close_old_connections)
 
 
 @contextlib.contextmanager
