@@ -6,8 +6,9 @@ the module and knows for certain.
 
 import ast
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TypeGuard
 
 from lastacross.config.values import Handler
 from lastacross.errors import ConfigError
@@ -17,6 +18,7 @@ MAKERS = {
     **{name: name for name in ("FastAPI", "Litestar", "Quart", "Sanic", "Starlette")},
     "get_asgi_application": "Django",
 }
+MOUNT = "mount"
 _AUTO = "main.app"
 
 
@@ -49,19 +51,29 @@ def _kind_of(name: str, source: str) -> str:
         body = ast.parse(source).body
     except (SyntaxError, ValueError):
         return ""
-    own = {node.name: node.name for node in body if isinstance(node, ast.ClassDef) and _is_called_async(node)}
-    kind = ""
+    makers = MAKERS | {node.name: node.name for node in body if _is_called_async(node)}
+    kinds: dict[str, str] = {}
     for node in body:
-        if isinstance(node, ast.AsyncFunctionDef) and node.name == name:
-            kind = name
+        if isinstance(node, ast.AsyncFunctionDef):
+            kinds[node.name] = node.name
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            if name in map(ast.unparse, targets):
-                maker = ast.unparse(node.value.func) if isinstance(node.value, ast.Call) else ""
-                last = maker.rpartition(".")[2]
-                kind = (MAKERS | own).get(last, "")
-    return kind
+            kind = _kind_of_value(node.value, makers, kinds)
+            kinds.update((ast.unparse(target), kind) for target in targets)
+    return kinds.get(name, "")
 
 
-def _is_called_async(node: ast.ClassDef) -> bool:
-    return any(isinstance(each, ast.AsyncFunctionDef) and each.name == "__call__" for each in node.body)
+def _kind_of_value(value: ast.expr | None, makers: Mapping[str, str], kinds: Mapping[str, str]) -> str:
+    if not isinstance(value, ast.Call):
+        return ""
+    maker = ast.unparse(value.func).rpartition(".")[2]
+    if maker == MOUNT and value.args:
+        # `app = longtask.mount(app, …)` serves the former application, too.
+        return kinds.get(ast.unparse(value.args[0]), "")
+    return makers.get(maker, "")
+
+
+def _is_called_async(node: ast.stmt) -> TypeGuard[ast.ClassDef]:
+    return isinstance(node, ast.ClassDef) and any(
+        isinstance(each, ast.AsyncFunctionDef) and each.name == "__call__" for each in node.body
+    )

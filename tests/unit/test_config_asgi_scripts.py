@@ -11,6 +11,7 @@ from tests.conftest import SECRET_KEY
 ASGI = {
     "a FastAPI application": ("app = FastAPI()", "FastAPI"),
     "with a module and a type": ("app: Any = fastapi.FastAPI(title='x')", "FastAPI"),
+    "with long tasks": ("app = FastAPI()\napp = longtask.mount(app, {})", "FastAPI"),
     "Django's": ("app = get_asgi_application()", "Django"),
     "a coroutine function": ("async def app(scope, receive, send): ...", "app"),
     "a class of its own": (
@@ -24,6 +25,7 @@ OTHERS = [
     "app = get_wsgi_application()",
     "app = FastAPI()\napp = a2wsgi.ASGIMiddleware(app)",
     "api = FastAPI()\napp = Flask(__name__)",
+    "app = Flask(__name__)\napp = longtask.mount(app, {})",
     "app = FastAPI(",
     "from elsewhere import app",
 ]
