@@ -39,7 +39,8 @@ Examples:
 def _new(path: str, framework: str) -> None:
     """Write an application into a new folder.
 
-    It has pages, a task, a cron job, a long task, a table and tests. NAME is the folder, whose last part is the application's name.
+    It has pages, a task, a cron job, a long task, a table and tests. NAME is the folder, whose last part is
+    the application's name.
     """
     folder = Path(path)
     name = folder.name

@@ -10,12 +10,19 @@ import webapp2
 from webob import exc
 
 from lastacross import config
-from lastacross.webapp import RequestHandler, is_internal, note_error, templating, wants_json
+from lastacross.webapp import (
+    RequestHandler,
+    framework_context,
+    is_internal,
+    note_error,
+    templating,
+    wants_json,
+)
 
-Page = Callable[[str, str, str], str]
-"""Takes a page's title, head and body as safe HTML; returns the whole page."""
+Page = Callable[..., str]
+"""Takes a page's ``title``, ``head`` and ``body`` as safe HTML; returns the whole page."""
 
-# The key of the frame in the registry of the mounted handlers.
+# The key of the frame, and of the application that it belongs to, in the registry of the mounted handlers.
 PAGE = "lastacross.longtask.page"
 _FRAGMENTS = "longtask/fragments.html"
 _KEPT_HEADERS = ("Allow", "Retry-After")
@@ -30,7 +37,7 @@ class FramedHandler(RequestHandler):
         Raises:
             TypeError: the application's frame did not return a string.
         """
-        page: Page | None = self.app.registry.get(PAGE)
+        application, page = self.app.registry.get(PAGE, (None, None))
         if page is None:
             super().render_engine_page(template, status=status, **values)
             return
@@ -39,7 +46,8 @@ class FramedHandler(RequestHandler):
         found = templating.environment(current.root, current.settings.is_dev).get_template(template)
         values = {"console": self.console_links(), **values, "frame": _FRAGMENTS, "boundary": boundary}
         title, head, body = (markupsafe.Markup(part.strip()) for part in found.render(values).split(boundary))
-        html = page(title, head, body)
+        with framework_context(application, self.request.environ):
+            html = page(title=title, head=head, body=body)
         if not isinstance(html, str):
             name = getattr(page, "__qualname__", repr(page))
             raise TypeError(f"longtask.mount: page={name} returned a {type(html).__name__}, not a string")

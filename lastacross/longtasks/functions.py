@@ -17,6 +17,9 @@ R = TypeVar("R")
 PROGRESS = "progress"
 """A function's parameter of this name gets a callable that reports the progress."""
 
+ALL = "parameters"
+"""A function's parameter of this name gets all parameters, as ``execute_task`` does."""
+
 
 class TaskFunction(Generic[P, R]):
     """A function that ``longtask.mount`` serves as a long task; calling it runs the function itself.
@@ -44,16 +47,18 @@ def function(
 
     The function gets its parameters as keyword arguments: strings from a form or a query, any values from
     JSON, and files for those annotated as ``UploadedFile``. If it has a parameter ``progress``, it gets a
-    callable ``progress(message, step=0, total=0)``. It returns text, bytes or a JSON-serializable value of at
-    most 32 MB. It may be a coroutine function. It must be idempotent, because it runs again after a crash or
-    an exception.
+    callable ``progress(message, step=0, total=0)``. A parameter ``parameters`` gets all that was given,
+    as ``execute_task`` does. The function returns text, bytes or a JSON-serializable value of at most 32 MB.
+    It may be a coroutine function. It must be idempotent, because it runs again after a crash or an
+    exception.
 
     A GET without parameters shows a form with a field for each parameter. Without any parameters it starts
     the task.
 
     Args:
         path: the path of its page, such as ``/report`` or ``/report/<month>``.
-        parameters: the names that a request may give; by default all parameters of the function.
+        parameters: the names that a request may give; by default all parameters of the function, or any names
+            if it has the parameter ``parameters``.
         options: attributes of ``LongRunningTaskHandler``, such as ``title`` or ``deadline_seconds``.
 
     Raises:
@@ -68,9 +73,10 @@ def function(
 
     def decorate(function: Callable[P, R]) -> TaskFunction[P, R]:
         call = _Call.of(function, parameters)
+        takes_any_name = parameters is None and ALL in call.special
         title = options.get("title") or function.__name__.replace("_", " ").strip().capitalize()
         attributes = {
-            "parameters": call.names,
+            "parameters": None if takes_any_name else call.names,
             "needs_parameters": bool(call.names),
             "takes_files": bool(call.files),
             **options,
@@ -91,10 +97,11 @@ class _Call:
 
     function: Callable[..., Any]
     names: tuple[str, ...]
+    passed: tuple[str, ...]
     required: frozenset[str]
     defaults: dict[str, Any]
     files: frozenset[str]
-    takes_progress: bool
+    special: frozenset[str]
 
     @classmethod
     def of(cls, function: Callable[..., Any], listed: Collection[str] | None) -> "_Call":
@@ -112,18 +119,20 @@ class _Call:
         own = [
             key
             for key, each in found.items()
-            if each.kind is not inspect.Parameter.VAR_KEYWORD and key != PROGRESS
+            if each.kind is not inspect.Parameter.VAR_KEYWORD and key not in (PROGRESS, ALL)
         ]
         names = tuple((listed,) if isinstance(listed, str) else own if listed is None else listed)
         for key in names:
-            if key == PROGRESS or (key not in own and not takes_any):
+            if key in (PROGRESS, ALL) or (key not in own and not takes_any and ALL not in found):
                 raise TypeError(f"{name} has no parameter {key!r} for a request to set")
         required = {key for key in own if found[key].default is inspect.Parameter.empty}
         if missing := sorted(required - set(names)):
             raise TypeError(f"{name} needs {missing[0]!r}, which is not in parameters={names!r}")
         defaults = {key: found[key].default for key in own if key not in required}
         files = {key for key in own if found[key].annotation in (UploadedFile, UploadedFile.__name__)}
-        return cls(function, names, frozenset(required), defaults, frozenset(files), PROGRESS in found)
+        special = frozenset({PROGRESS, ALL} & found.keys())
+        passed = tuple(key for key in names if key in own or takes_any)
+        return cls(function, names, passed, frozenset(required), defaults, frozenset(files), special)
 
     def default_text(self, name: str) -> str:
         """The text of a form's empty field."""
@@ -159,9 +168,11 @@ class _FunctionHandler(LongRunningTaskHandler):
 
     def execute_task(self, parameters: Parameters) -> Any:
         """Call the function; the caller awaits a coroutine."""
-        given = {name: parameters[name] for name in self.call.names if name in parameters}
-        if self.call.takes_progress:
+        given = {name: parameters[name] for name in self.call.passed if name in parameters}
+        if PROGRESS in self.call.special:
             given[PROGRESS] = self._progress
+        if ALL in self.call.special:
+            given[ALL] = parameters
         return self.call.function(**given)
 
     def _progress(self, message: str, step: float = 0, total: float = 0) -> None:

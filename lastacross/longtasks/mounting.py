@@ -2,16 +2,16 @@
 
 import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from lastacross.longtasks import frame
-from lastacross.longtasks.functions import TaskFunction
+from lastacross.longtasks.functions import TaskFunction, function
 from lastacross.longtasks.handler import LongRunningTaskHandler
 from lastacross.longtasks.listing import ListHandler
 from lastacross.webapp import Mounted, as_wsgi
 
-Task = type[LongRunningTaskHandler] | TaskFunction[Any, Any]
+Task = type[LongRunningTaskHandler] | type[ListHandler] | TaskFunction[Any, Any] | Callable[..., Any]
 
 # Variables as in webapp2's templates, such as `/report/<month>` or `/report/<year:\\d+>`.
 _PATH = re.compile(r"/(?!/)(?:[\w.~!$&',;=@%+-]|/(?!/)|<\w+(?::[^<>]+)?>)*")
@@ -28,11 +28,11 @@ def mount(
 
     Args:
         application: a WSGI or ASGI application, such as Flask's, Django's or FastAPI's.
-        tasks: each path and its ``LongRunningTaskHandler`` class or decorated function; a list of decorated
-            functions is enough, because they have their own paths. A path may have variables, such as
-            ``/report/<month>``.
-        page: the application's own frame. It gets a page's title, head and body as safe HTML, and returns the
-            whole page.
+        tasks: each path and its ``LongRunningTaskHandler`` class or function; a list of functions decorated
+            with ``function`` is enough, because they have their own paths. A path may have variables, such
+            as ``/report/<month>``.
+        page: the application's own frame, called as ``page(title=…, head=…, body=…)``. All three are safe
+            HTML; it returns the whole page. Flask's context is there.
         list_path: the path of the visitor's own tasks; None for no list.
 
     Returns:
@@ -55,12 +55,11 @@ def mount(
         if path in handlers:
             raise ValueError(f"longtask.mount: {path!r} is mounted twice")
         handlers[path] = handler
-    inner = application.application if isinstance(application, Mounted) else None
-    name = getattr(inner or application, "__name__", type(application).__name__)
+    name = getattr(application, "__name__", type(application).__name__)
     on_error = None if page is None else frame.answer_error
     mounted = Mounted(as_wsgi(application, name), handlers, on_error)
     if page is not None:
-        mounted.handlers.registry[frame.PAGE] = page
+        mounted.handlers.registry[frame.PAGE] = application, page
     return mounted
 
 
@@ -81,13 +80,14 @@ def _handlers(
         yield list_path, ListHandler
 
 
-def _handler_of(path: str, task: object) -> type[LongRunningTaskHandler]:
+def _handler_of(path: str, task: object) -> type[frame.FramedHandler]:
     if isinstance(task, TaskFunction):
         return task.handler
-    if isinstance(task, type) and issubclass(task, LongRunningTaskHandler):
+    if isinstance(task, type) and issubclass(task, LongRunningTaskHandler | ListHandler):
         return task
+    if inspect.isfunction(task):
+        return function(path)(task).handler
     name = getattr(task, "__qualname__", repr(task))
     raise TypeError(
-        f"longtask.mount: {name} at {path!r} is neither a LongRunningTaskHandler class nor a function "
-        "decorated with @longtask.function"
+        f"longtask.mount: {name} at {path!r} is neither a LongRunningTaskHandler class nor a function"
     )

@@ -21,6 +21,7 @@ from lastacross.webapp.environ import (
     wants_json,
 )
 from lastacross.webapp.form_error import FormError
+from lastacross.webapp.frameworks import context_of as framework_context
 from lastacross.webapp.handlers import BadInputError, RequestHandler, TaskHandler, local_path
 from lastacross.webapp.json_body import BadJsonError
 from lastacross.webapp.json_body import load as load_json
@@ -74,6 +75,7 @@ __all__ = [
     "duration",
     "error_pages",
     "form_error",
+    "framework_context",
     "health",
     "inside",
     "instant",

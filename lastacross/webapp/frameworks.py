@@ -5,6 +5,7 @@ to the signals of the frameworks that the application has imported, and imports 
 raises the exception again after its page, where ``asgi`` sees it.
 """
 
+import contextlib
 import sys
 from typing import Any
 
@@ -28,6 +29,15 @@ def note(environ: Environ | None, error: BaseException | None) -> None:
     noted = (environ or {}).get(FRAMEWORK_ERRORS)
     if noted is not None and error is not None:
         noted.append(error)
+
+
+def context_of(application: Any, environ: Environ) -> contextlib.AbstractContextManager[Any]:
+    """Flask's context for this request, in which its templates and sessions work; nothing for others."""
+    flask = sys.modules.get("flask")
+    if flask is not None and isinstance(application, flask.Flask):
+        context: contextlib.AbstractContextManager[Any] = application.request_context(environ)
+        return context
+    return contextlib.nullcontext()
 
 
 def _note_error_of_flask(_sender: Any, exception: BaseException | None = None, **_rest: Any) -> None:

@@ -259,6 +259,31 @@ def test_no_other_site_can_start_or_cancel_a_task(
     assert (lab.row(task_id).status == "cancelled") is (status == 202), cancelled.text
 
 
+def test_a_plain_function_in_a_mapping_and_one_that_takes_all_parameters(serve: Callable[..., Lab]) -> None:
+    text = """
+
+def count(words):
+    return str(len(words.split()))
+
+@longtask.function("/all", start_limit=None)
+def everything(parameters, progress):
+    progress("Counting")
+    return {name: parameters.get_all(name) for name in parameters}
+
+TASKS = {"/count": count, "/all": everything, "/mine": longtask.ListHandler}
+"""
+    lab = serve(FLASK + text + PLAIN)
+
+    counted = lab.start("/count", words="a b c")
+    everything = lab.client.post("/all", [("a", "1"), ("a", "2"), ("b", "")], status=303)
+    assert lab.run().is_success
+    assert lab.run().is_success
+    assert lab.query(counted, "/count")["response"]["result"] == "3"
+    found = lab.query(id_in(everything.headers["Location"]), "/all")["response"]["result"]
+    assert found == {"a": ["1", "2"], "b": [""]}
+    assert "Count" in lab.client.get("/mine").text
+
+
 def test_the_engine_finds_the_routes_of_both(serve: Callable[..., Lab]) -> None:
     lab = serve(WEBAPP2 + TASKS + PLAIN)
     application = webapp.load_script("main.app")
@@ -296,11 +321,11 @@ class Task(longtask.LongRunningTaskHandler):
         ((asyncio, {}), {}, "not a module"),
         ((wsgi, "/report"), {}, "a list of functions, not a str"),
         ((wsgi, 7), {}, "a list of functions, not a int"),
-        ((wsgi, {"/report": wsgi}), {}, "wsgi at '/report' is neither a LongRunningTaskHandler class"),
+        ((wsgi, {"/report": "wsgi"}), {}, "'wsgi' at '/report' is neither a LongRunningTaskHandler"),
         (
             (wsgi, {"/report": Task()}),
             {},
-            "is neither a LongRunningTaskHandler class nor a function decorated",
+            "is neither a LongRunningTaskHandler class nor a function",
         ),
         ((wsgi, [Task]), {}, "'' is not a path"),
         ((wsgi, {"report": Task}), {}, "'report' is not a path such as '/report'"),

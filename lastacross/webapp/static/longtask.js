@@ -9,6 +9,8 @@ const SAID_MS = 1500; // a screen reader must finish an announcement before the 
 const QUARTERS = ["", "A quarter is done.", "Half is done.", "Three quarters are done."];
 
 const box = element("longtask");
+// In an application's own frame, its name may follow.
+const siteName = document.title.split(`– ${box.dataset.title}`)[1] ?? "";
 
 let state = box.dataset.state;
 let status = box.dataset.status; // the state as a sentence from the server
@@ -48,7 +50,7 @@ function showProgress(news) {
   element("remaining-box").hidden = !news.eta_text;
   write("attempts", String(news.attempts ?? news.attempt));
   const mark = ENDS.includes(state) || percent === null ? state[0].toUpperCase() + state.slice(1) : `${percent} %`;
-  document.title = `${mark} – ${box.dataset.title}`;
+  document.title = `${mark} – ${box.dataset.title}${siteName}`;
 }
 
 function say({ percent, attempts, attempt }) {

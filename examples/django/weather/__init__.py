@@ -1,0 +1,1 @@
+"""A site with the readings of some weather stations."""
