@@ -54,7 +54,7 @@ class View(progress.RunView):
 
     @property
     def beginning(self) -> str:
-        """The headline before the first quarter is complete."""
+        """The headline until the first percent is complete."""
         return "Under way." if self.through else "Waiting for the first response."
 
     @property

@@ -28,14 +28,14 @@ DASH = "\N{EN DASH}"
 # Kept from before the first script runs, over reloads too: what the live region says.
 RECORDER = """
 document.addEventListener("DOMContentLoaded", () => {
-  const headline = document.getElementById("headline");
-  if (!headline) return;
+  const region = document.querySelector("[role=status]");
+  if (!region) return;
   const keep = () => {
     const said = JSON.parse(sessionStorage.getItem("said") || "[]");
-    sessionStorage.setItem("said", JSON.stringify([...said, headline.textContent]));
+    sessionStorage.setItem("said", JSON.stringify([...said, region.textContent]));
   };
   keep();
-  new MutationObserver(keep).observe(headline, {childList: true, characterData: true, subtree: true});
+  new MutationObserver(keep).observe(region, {childList: true, characterData: true, subtree: true});
 });
 """
 

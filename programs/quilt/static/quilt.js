@@ -2,7 +2,7 @@
 
 import { Cloth } from "./cloth.js";
 import { Feed } from "/_ah/static/feed.js";
-import { duration, element, roughly, write } from "/_ah/static/text.js";
+import { duration, element, quarter, roughly, say, write } from "/_ah/static/text.js";
 
 const RATE_WINDOW_MS = 3000;
 const CLOCK_MS = 200;
@@ -21,11 +21,10 @@ let recent = [];
 
 // --- numbers -----------------------------------------------------------------------------
 
-function headline() {
+function headline(percent) {
   if (state === "ready" && cloth.count === 0) return "Waiting for the first square.";
   if (state === "ready" || state === "running") {
-    const quarter = Math.min(3, Math.floor((4 * cloth.count) / total)); // only the server announces the end
-    return ["Under way.", "A quarter is done.", "Half is done.", "Three quarters are done."][quarter];
+    return percent > 0 ? `${percent} % done.` : "Under way.";
   }
   return finalHeadline;
 }
@@ -37,7 +36,8 @@ function showNumbers() {
   const text = `${cloth.count} of ${total} ${total === 1 ? "square" : "squares"} done`;
   write("count", text);
   write("percent", `${percent} %`);
-  write("headline", headline());
+  write("headline", headline(percent));
+  say(headline(percent), `${state} ${cloth.count > 0} ${quarter(percent)}`);
   write("failed", String(failed));
   element("failed-box").hidden = failed === 0;
   element("bar").value = cloth.count;

@@ -1,7 +1,7 @@
 // The page of one reload: updates its numbers, and its failing and slowest accounts.
 
 import { Feed } from "/_ah/static/feed.js";
-import { duration, element, write } from "/_ah/static/text.js";
+import { duration, element, quarter, say, write } from "/_ah/static/text.js";
 
 const CLOCK_MS = 200;
 const ASK_MS = 250; // the stream announces changes; one request fetches several
@@ -58,6 +58,7 @@ function showNumbers({ metadata }) {
   write("count", texts.count);
   write("percent", `${metadata.percent} %`);
   write("headline", metadata.headline);
+  say(metadata.headline, `${metadata.state} ${quarter(metadata.percent)}`);
   element("bar").value = numbers.done + numbers.failed;
   element("eta-box").hidden = texts.remaining === "";
   write("eta", texts.remaining);
