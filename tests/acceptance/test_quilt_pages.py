@@ -407,6 +407,12 @@ def test_the_front_page_shows_live_numbers(client: Client) -> None:
         "quilts_under_way": 1,
         "squares_coloured": 2,
         "squares_to_come": 3,
+        "counts_finished": 0,
+        "numbers_counted": 0,
+        "invoices_on_file": 0,
+        "reloads_finished": 0,
+        "accounts_reloaded": 0,
+        "errors_collected": 0,
     }
     assert "The quilt" in client.get("/").text
 

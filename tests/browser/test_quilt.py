@@ -28,7 +28,7 @@ def test_a_quilt_of_64_squares_appears_square_by_square_and_says_once_that_it_is
     """From the front page to the end, over the stream."""
     watching.record_from_the_start(page)
     page.goto("/")
-    page.get_by_role("link", name="Start a quilt").click()
+    page.get_by_role("link", name="Start a quilt of your own").click()
     watching.fill_in(page, 8, 8)
     clicked_at = page.evaluate("Date.now()")
     page.get_by_role("button", name="Start").click()
@@ -45,9 +45,29 @@ def test_a_quilt_of_64_squares_appears_square_by_square_and_says_once_that_it_is
     assert first_square_seconds < FIRST_SQUARE_SECONDS
     page.wait_for_timeout(500)
     assert finish_lines(page) == 1
-    assert page.inner_text("main").count(FINISH_LINE) == 1
+    assert page.inner_text("#headline").count(FINISH_LINE) == 1
     assert page.title().startswith("Done")
     page.screenshot(path=SCREENSHOTS / "quilt-8x8.png", full_page=True)
+
+
+def test_the_front_page_sews_a_quilt_in_place(page: Page, site: Site) -> None:
+    page.goto("/")
+    page.get_by_role("button", name="Sew this quilt now").click()
+
+    expect(page.locator("#live-status")).to_contain_text(FINISH_LINE)
+    expect(page.locator("#live-patches .patch")).to_have_count(36)
+    page.get_by_role("link", name="Open its page").click()
+    squares = site.json(page.url.removeprefix(site.url))["response"]["squares"]
+    assert len(squares) == 36
+    expect(page.get_by_role("heading", level=1)).to_have_text("Quilt 6 × 6")
+
+
+def test_the_front_page_starts_a_quilt_without_scripts(new_context: Callable[..., BrowserContext]) -> None:
+    page = new_context(java_script_enabled=False).new_page()
+    page.goto("/")
+    page.get_by_role("button", name="Sew this quilt now").click()
+
+    expect(page.get_by_role("heading", level=1)).to_have_text("Quilt 6 × 6")
 
 
 def test_squares_come_over_the_stream_while_the_work_goes_on(page: Page) -> None:
