@@ -88,7 +88,7 @@ class RunView(longtask.ProgressView):
 
     @property
     def headline(self) -> str:
-        """The headline, with the current number. The pages' scripts announce it at quarters and at the end."""
+        """The headline, with the current number. Scripts announce it at quarters and at the end."""
         if self.is_over:
             return self.message
         return f"{self.percent} % {self.verb}." if self.percent else self.beginning

@@ -173,7 +173,10 @@ def test_a_square_painted_twice_keeps_its_first_colour_and_is_counted_once(clien
     [[row, column, color]] = operation["response"]["squares"]
     assert (row, column) == (1, 0)
     assert re.fullmatch("#[0-9A-F]{6}", color)
-    assert models.paint(name, 1, 0, "#000000") == models.Painted(color, 1)
+    [[worker, after_ms]] = operation["response"]["painters"]
+    assert worker is None
+    assert 0 <= after_ms < 600_000
+    assert models.paint(name, 1, 0, "#000000") == models.Painted(color, 1, None, after_ms)
 
 
 def test_a_client_may_ask_for_the_squares_it_has_not_seen(client: Client) -> None:
@@ -218,7 +221,7 @@ def test_a_finished_quilt_is_shown_from_the_datastore_alone(client: Client) -> N
     assert len(operation["response"]["squares"]) == 4
     page = client.get(f"/quilt/{name}").text
     assert page.count('class="patch"') == 4
-    assert page.count("Last across the finish line") == 1
+    assert page.count('id="headline">Last across the finish line: row ') == 1
     assert "refresh" not in page
     assert "jsapi" not in page
 
@@ -386,7 +389,7 @@ def test_a_square_is_sent_to_those_who_watch_its_quilt(client: Client) -> None:
 
     workers.send_color(0, 2, name)
 
-    [color] = [square[2] for square in models.squares_after(name, 0)]
+    [(_, _, color, worker, after_ms)] = models.squares_after(name, 0)
     [message] = streams.page_after(name, BEGINNING)
     [line] = [line for line in message.frame.splitlines() if line.startswith(b"data: ")]
     assert json.loads(line.removeprefix(b"data: ")) == {
@@ -394,6 +397,8 @@ def test_a_square_is_sent_to_those_who_watch_its_quilt(client: Client) -> None:
         "column": 2,
         "color": color,
         "position": 1,
+        "worker": worker,
+        "after_ms": after_ms,
     }
     assert channel.last_id(other) == "0-0"
 

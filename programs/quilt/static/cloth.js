@@ -13,6 +13,7 @@ export class Cloth {
   constructor(figure, rows, columns, onDrawn) {
     this.columns = columns;
     this.colors = new Array(rows * columns).fill(null);
+    this.workers = new Map(); // index → number of the worker that painted the square
     this.count = 0;
     this.waiting = [];
     this.isFrameAsked = false;
@@ -35,6 +36,10 @@ export class Cloth {
     for (const patch of svg.querySelectorAll(".patch")) {
       this.sew(Number(patch.getAttribute("y")), Number(patch.getAttribute("x")), patch.getAttribute("fill"));
     }
+    for (const text of svg.querySelectorAll(".painter")) {
+      const place = Math.floor(text.getAttribute("y")) * this.columns + Math.floor(text.getAttribute("x"));
+      this.workers.set(place, text.textContent);
+    }
     this.draw();
     figure.querySelector(".cloth").append(this.canvas);
     svg.removeAttribute("role");
@@ -44,9 +49,10 @@ export class Cloth {
   }
 
   // Adds a square; the first colour is kept, as in the datastore. Returns whether it was new.
-  sew(row, column, color) {
+  sew(row, column, color, worker = null) {
     const index = row * this.columns + column;
     if (this.colors[index] !== null) return false;
+    if (worker) this.workers.set(index, String(worker));
     this.colors[index] = color;
     this.count += 1;
     this.waiting.push(index);
@@ -86,9 +92,26 @@ export class Cloth {
       const y = Math.floor(index / this.columns) * side;
       context.fillStyle = this.colors[index];
       context.fillRect(x + gap, y + gap, side - 2 * gap, side - 2 * gap);
-      if (side >= MIN_SEWN) this.stitch(x, y);
+      if (side < MIN_SEWN) continue;
+      this.stitch(x, y);
+      if (this.workers.has(index)) this.sign(x, y, this.workers.get(index));
     }
     this.waiting = [];
+  }
+
+  // The number of the worker that painted the square, in its corner.
+  sign(x, y, worker) {
+    const { context, side } = this;
+    context.font = `700 ${Math.round(side * 0.24)}px system-ui, sans-serif`;
+    context.textAlign = "right";
+    context.textBaseline = "alphabetic";
+    context.lineWidth = Math.max(2, side / 20);
+    context.lineJoin = "round";
+    context.setLineDash([]);
+    context.strokeStyle = "rgba(0, 0, 0, 0.65)";
+    context.strokeText(worker, x + side * 0.86, y + side * 0.84);
+    context.fillStyle = "#fff";
+    context.fillText(worker, x + side * 0.86, y + side * 0.84);
   }
 
   stitch(x, y) {
