@@ -10,9 +10,9 @@ import webapp2
 from markupsafe import Markup, escape
 
 import longtask
-from lastacross import clock, datastore, deferred, errors, taskqueue, webapp
+from lastacross import clock, config, datastore, deferred, errors, taskqueue, webapp
 from programs.quilt import models, pace, tasks
-from programs.shared import forms, progress, starting
+from programs.shared import forms, operations, progress, starting
 
 FIELDS = {
     "rows": (1, 100, 8),
@@ -334,6 +334,7 @@ class PageHandler(longtask.ProgressPage[View]):
             quilt=view.run,
             drawing=draw(view.run.id, view.run.painted, view.is_sewn),
             token=token,
+            is_dev=config.current().settings.is_dev,
             may_cancel=starting.may_cancel(self, _started_name(view.run.id)),
         )
 
@@ -358,6 +359,21 @@ class CancelHandler(webapp.RequestHandler):
             self.see_other(f"/quilt/{quilt_id}")
 
 
+class KillHandler(webapp.RequestHandler):
+    """The button that kills a worker in the middle of a quilt; only ``lastacross dev`` has it."""
+
+    def post(self, quilt_id: str) -> None:
+        """Add a task that kills the worker process that runs it. Its supervisor starts another process."""
+        if not config.current().settings.is_dev:
+            self.abort(404)
+        quilt = _find_or_404(quilt_id)
+        starting.require_may_cancel(self, _started_name(quilt_id))
+        if not view_of(quilt).is_over:
+            # On another queue than the squares, so that it does not wait for them.
+            deferred.defer(tasks.kill_worker, quilt_id, operations.new_id())
+        self.see_other(f"/quilt/{quilt_id}")
+
+
 def _cancel(quilt: models.Quilt) -> None:
     if models.cancel_unfilled(quilt.id):
         return  # the task that adds the squares sees that and adds nothing
@@ -379,4 +395,6 @@ ROUTES = [
     webapp2.Route(f"/quilt/{ID}", PageHandler),
     # The page's cancel button.
     webapp2.Route(f"/quilt/{ID}/cancel", CancelHandler),
+    # The button of `lastacross dev` that kills a worker.
+    webapp2.Route(f"/quilt/{ID}/kill", KillHandler, methods=["POST"]),
 ]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from webtest import TestApp as Client  # under its own name pytest would take it for tests
 
-from lastacross import channel, store, taskqueue
+from lastacross import channel, deferred, store, taskqueue
 from lastacross.broker.current import CurrentTask, delivering
 from lastacross.channel import streams
 from lastacross.channel.frames import BEGINNING
@@ -401,6 +401,16 @@ def test_a_square_is_sent_to_those_who_watch_its_quilt(client: Client) -> None:
         "after_ms": after_ms,
     }
     assert channel.last_id(other) == "0-0"
+
+
+def test_only_dev_kills_workers(client: Client) -> None:
+    """Elsewhere neither the button nor its address nor its task does anything."""
+    name = quilt_id(start(client, rows=2, columns=2))
+
+    assert "/kill" not in client.get(f"/quilt/{name}").text
+    client.post(f"/quilt/{name}/kill", status=404)
+    with pytest.raises(deferred.PermanentTaskFailure, match="lastacross dev"):
+        workers.kill_worker(name, "a request")
 
 
 def test_the_front_page_shows_live_numbers(client: Client) -> None:

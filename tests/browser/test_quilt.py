@@ -220,6 +220,23 @@ def test_seven_tabs_of_one_browser_all_follow_the_quilt(
     assert all(watching.painted(page) == expected for page in pages)
 
 
+def test_a_worker_is_killed_in_the_middle_of_a_quilt_and_its_squares_come_back(
+    page: Page, site: Site
+) -> None:
+    """The button of ``lastacross dev``; the other worker, and a new process, run the lost tasks again."""
+    path = watching.start(page, 14, 14, delay_ms=600)
+    watching.wait_for_squares(page, 20)
+    page.get_by_role("button", name="Kill a worker").click()
+
+    expect(page.locator("#heal")).to_contain_text("was killed in the middle of")
+    page.screenshot(path=SCREENSHOTS / "quilt-killed.png", full_page=True)
+    watching.wait_for_the_end(page, 90)
+    assert watching.painted(page) == watching.expected(site.json(path))
+    assert site.json(path)["metadata"]["state"] == "done"
+    expect(page.locator("#heal")).to_contain_text("All of them came back")
+    assert '"code": -9' in site.processes.text()
+
+
 def test_a_cancelled_quilt_says_how_far_it_came(page: Page, site: Site) -> None:
     """The button ends it; the squares that are there stay."""
     path = watching.start(page, 30, 30, delay_ms=130)

@@ -99,6 +99,22 @@ export class Cloth {
     this.waiting = [];
   }
 
+  // Marks a square whose worker was killed; the square itself covers the mark later. Returns whether it did.
+  cutOff(row, column) {
+    const { context, side } = this;
+    if (this.colors[row * this.columns + column] !== null) return false;
+    const inset = Math.max(1, side * 0.12);
+    context.strokeStyle = "#c2253a";
+    context.lineWidth = Math.max(1, side / 16);
+    context.setLineDash([side / 6, side / 9]);
+    context.strokeRect(column * side + inset, row * side + inset, side - 2 * inset, side - 2 * inset);
+    return true;
+  }
+
+  isSewn(row, column) {
+    return this.colors[row * this.columns + column] !== null;
+  }
+
   // The number of the worker that painted the square, in its corner.
   sign(x, y, worker) {
     const { context, side } = this;

@@ -40,6 +40,7 @@ function showNumbers() {
   write("count", text);
   write("percent", `${percent} %`);
   write("headline", headline(percent));
+  showHealing();
   say(headline(percent), `${state} ${cloth.count > 0} ${quarter(percent)}`);
   write("failed", String(failed));
   element("failed-box").hidden = failed === 0;
@@ -119,13 +120,38 @@ function showPace() {
   write("pace-most", Math.round((most * 1000) / (width * BUCKET_MS)).toLocaleString("en"));
 }
 
+// --- a killed worker ---------------------------------------------------------------------
+
+let killed = null;
+
+function showKill({ killed: worker, squares }) {
+  const cut = squares.filter(([row, column]) => cloth.cutOff(row, column));
+  killed = { worker, cut };
+  element("heal").hidden = false;
+  showHealing();
+}
+
+function showHealing() {
+  if (killed === null) return;
+  const { worker, cut } = killed;
+  const left = cut.filter(([row, column]) => !cloth.isSewn(row, column)).length;
+  const begin = `Worker ${worker} was killed in the middle of ${cut.length} squares.`;
+  const end = left > 0 ? `${left} of them are still missing.` : "All of them came back: their tasks ran again.";
+  write("heal", cut.length > 0 ? `${begin} ${end}` : `Worker ${worker} was killed between two squares.`);
+}
+
+element("kill")?.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  await fetch(event.target.action, { method: "POST" }).catch(() => {});
+});
+
 // --- news --------------------------------------------------------------------------------
 
 function onState(operation) {
+  cloth.flush(); // before the state changes, because that is announced once, with its own headline
   failed = operation.metadata.failed;
   eta = operation.metadata.eta_seconds;
   state = operation.metadata.state;
-  cloth.flush();
   if (operation.done) showEnd(operation);
   showNumbers();
 }
@@ -142,6 +168,7 @@ function showEnd({ metadata }) {
   write("rate", rate >= 10 ? String(Math.round(rate)) : rate.toFixed(1));
   element("remaining-box").hidden = true;
   element("cancel")?.remove();
+  element("kill")?.remove();
   element("again").classList.remove("quiet");
   write("mode", "This quilt is kept for up to 30 days: bookmark the page, or share its address.");
 }
@@ -158,6 +185,10 @@ class QuiltFeed extends Feed {
   hear(news) {
     if (news.complete) {
       this.ask();
+      return;
+    }
+    if (news.killed) {
+      showKill(news);
       return;
     }
     sew(news.row, news.column, news.color, news.worker, news.after_ms);
