@@ -12,9 +12,10 @@ const elapsedAtLoad = Number(box.dataset.elapsed);
 
 // --- the tables --------------------------------------------------------------------------
 
-function cell(kind, text, className) {
+function cell(kind, text, className, label) {
   const made = document.createElement(kind);
   made.textContent = text;
+  if (label) made.dataset.label = label; // shown on a phone, where each row is a card
   if (className) made.className = className;
   if (kind === "th") made.scope = "row";
   return made;
@@ -25,9 +26,9 @@ function row(result) {
   const answer = result.http_status === null ? result.answer : `${result.http_status}: ${result.answer}`;
   made.append(
     cell("th", result.account),
-    cell("td", `${result.duration_ms.toLocaleString("en")} ms`, "number"),
-    cell("td", String(result.attempts), "number"),
-    cell("td", answer, "goods"),
+    cell("td", `${result.duration_ms.toLocaleString("en")} ms`, "number", "Took"),
+    cell("td", String(result.attempts), "number", "Attempts"),
+    cell("td", answer, "goods", "Response"),
   );
   return made;
 }
