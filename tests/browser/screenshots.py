@@ -45,7 +45,7 @@ def make(site: Site, chromium: Browser, folder: Path = FOLDER) -> dict[str, int]
 def _quilt(page: Page, folder: Path) -> None:
     """A quilt from its first square to its last, and the finished page."""
     watching.start(page, 12, 12, delay_ms=600)
-    frames = []
+    frames: list[Image.Image] = []
     while len(frames) < MAX_FRAMES:
         began = time.monotonic()
         is_over = page.locator(watching.IS_OVER).count() > 0

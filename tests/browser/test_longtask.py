@@ -435,7 +435,7 @@ def test_the_list_shows_what_this_browser_has_started_and_keeps_itself_fresh(
     visitor: Page, open_page: Open, longtask_site: Site
 ) -> None:
     visitor.goto("/longtasks")
-    expect(visitor.locator("main")).to_contain_text("None yet.")
+    expect(visitor.locator("main")).to_contain_text("No tasks yet.")
     visitor.goto("/work?steps=2&pause=0.05&who=Hedy")
     visitor.goto("/work?steps=40&pause=0.1&who=Emmy&hold_at=4")
     visitor.goto("/longtasks")
@@ -460,7 +460,7 @@ def test_the_list_shows_what_this_browser_has_started_and_keeps_itself_fresh(
 
     stranger = open_page()
     stranger.goto("/longtasks")
-    expect(stranger.locator("main")).to_contain_text("None yet.")
+    expect(stranger.locator("main")).to_contain_text("No tasks yet.")
 
 
 # --- by keyboard ---------------------------------------------------------------------------

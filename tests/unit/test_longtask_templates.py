@@ -273,7 +273,7 @@ def test_the_list_shows_each_with_its_state_and_reloads_while_one_runs(root: Pat
 def test_a_list_in_which_nothing_runs_stands_still(root: Path) -> None:
     assert "http-equiv" not in draw(root, "list", views=[DONE])
     assert "<script" not in draw(root, "list", views=[DONE])
-    assert "None yet." in draw(root, "list", views=[])
+    assert "No tasks yet." in draw(root, "list", views=[])
 
 
 @pytest.mark.parametrize("is_expired", [True, False])

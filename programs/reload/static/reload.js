@@ -55,6 +55,8 @@ function showPages(after) {
 function showNumbers({ metadata }) {
   const { numbers, texts } = metadata;
   for (const name of ["done", "failed", "remaining"]) write(name, numbers[name].toLocaleString("en"));
+  write("retrying", metadata.retrying.toLocaleString("en"));
+  element("retrying-box").hidden = metadata.retrying === 0;
   write("rate", texts.rate);
   write("count", texts.count);
   write("percent", `${metadata.percent} %`);
