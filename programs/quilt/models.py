@@ -278,7 +278,7 @@ def quilt_numbers() -> dict[str, int]:
 # --- retention limits ---------------------------------------------------------------------
 
 MAX_SQUARES = 6_000_000
-"""The limit for all kept quilts: 0.78 GB, because a square or a quilt's row takes 130 bytes in SQLite."""
+"""The limit for all kept quilts: 0.77 GB, because a square or a quilt's row takes 128 bytes in SQLite."""
 
 KEPT = pruning.Kept(
     Quilt,
