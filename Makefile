@@ -6,7 +6,7 @@ PYTHON ?=
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run admin-link test test-long check mutants faults format test-pythons test-versions lock audit bench bench-quick bench-test upgrade-fixture clean
+.PHONY: help run admin-link test test-long check mutants faults format test-pythons test-versions lock audit bench bench-quick bench-test upgrade-fixture screenshots clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -87,6 +87,11 @@ bench-quick: ## measure ours only, 3 minutes, and report slowdowns against bench
 upgrade-fixture: ## rebuild the upgrade fixture after a change of COMMIT in tests/upgrade/former.py
 	@.ci/install "$(VENV)" "$(PYTHON)" requirements-dev.lock
 	$(BIN)/python -m tests.upgrade.make_fixture
+
+screenshots: ## make the README's pictures from the running site, into docs/pictures
+	@.ci/install-debian
+	@.ci/install "$(VENV)" "$(PYTHON)" requirements-dev.lock
+	@exec $(BIN)/python -m tests.browser.screenshots
 
 bench-test: ## run the benchmarks' own tests
 	@.ci/install-debian

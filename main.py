@@ -9,6 +9,8 @@ from lastacross import webapp
 from programs.count import models as counts
 from programs.count import pages as count
 from programs.errors import pages as errors
+from programs.errors import queries as collected
+from programs.intrastat import models as invoices
 from programs.intrastat import pages as intrastat
 from programs.quilt import models as quilts
 from programs.quilt import pages as quilt
@@ -30,6 +32,10 @@ class HomeHandler(webapp.RequestHandler):
 
     numbers = [
         quilts.quilt_numbers,
+        counts.count_numbers,
+        invoices.invoice_numbers,
+        reloads.reload_numbers,
+        collected.error_numbers,
     ]
 
     def get(self) -> None:

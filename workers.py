@@ -9,7 +9,7 @@ from programs.count.tasks import CompleteHandler as CountCompleteHandler
 from programs.count.tasks import MasterHandler, StartHandler, SubHandler
 from programs.errors.intake import CleanHandler, CreatedHandler, DigestHandler, NotifyHandler
 from programs.intrastat.pages import IntrastatHandler
-from programs.quilt.tasks import QuiltCompleteHandler, fill_quilt, send_color
+from programs.quilt.tasks import QuiltCompleteHandler, fill_quilt, kill_worker, send_color
 from programs.reload.tasks import CompleteHandler as ReloadCompleteHandler
 from programs.reload.tasks import FillHandler, LoaderHandler, WorkerHandler
 
@@ -29,5 +29,6 @@ __all__ = [
     "SubHandler",
     "WorkerHandler",
     "fill_quilt",
+    "kill_worker",
     "send_color",
 ]

@@ -20,6 +20,22 @@ Hook = Callable[[], object]
 """A function that takes no arguments; its result is ignored."""
 
 
+WORKER_NUMBER = "LASTACROSS_WORKER_NUMBER"
+"""Environment variable: the number of a worker process under its supervisor."""
+
+
+def worker_number() -> int | None:
+    """Return the number of this worker process among those of its service and supervisor, from 1.
+
+    A process that replaces another one gets its number. Two machines may both have a worker 1.
+
+    Returns:
+        None in a process that is not a worker.
+    """
+    text = os.environ.get(WORKER_NUMBER, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else None
+
+
 class Shutdown:
     """A process's shutdown: its hook, whether it has begun, and what is done at its end."""
 

@@ -1,7 +1,6 @@
 // Updates the front page's numbers while somebody watches.
 
 const FRESH_MS = 5000;
-const box = document.getElementById("numbers");
 
 async function refresh() {
   if (document.hidden) return;
@@ -9,7 +8,7 @@ async function refresh() {
     const response = await fetch("/", { headers: { Accept: "application/json" }, cache: "no-store" });
     if (!response.ok) return;
     const numbers = await response.json();
-    for (const place of box.querySelectorAll("[data-number]")) {
+    for (const place of document.querySelectorAll("[data-number]")) {
       place.textContent = numbers[place.dataset.number].toLocaleString("en");
     }
   } catch {

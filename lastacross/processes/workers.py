@@ -17,6 +17,7 @@ from lastacross.processes.child_spec import ChildSpec
 from lastacross.processes.probes import Address, Notifier, Probes, without_systemd
 from lastacross.processes.start_upload import StartUpload
 from lastacross.processes.supervisor import Supervisor
+from lastacross.runtime import WORKER_NUMBER
 from lastacross.store import Store, translated_errors
 from lastacross.worker import RecyclingLimits, Watch, last_turn, report_death, started_tasks
 
@@ -158,7 +159,7 @@ def specs(
             ChildSpec(
                 name=f"worker-{number}" if name == DEFAULT_SERVICE else f"{name}-{number}",
                 command=[sys.executable, "-m", "lastacross", *arguments],
-                environ={**environ, SERVICE: name, STARTED_TABLE: str(table)},
+                environ={**environ, SERVICE: name, STARTED_TABLE: str(table), WORKER_NUMBER: str(number)},
                 on_death=watchdog.report,
                 is_silent=watchdog.is_silent,
                 arguments=arguments,

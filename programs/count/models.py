@@ -83,6 +83,16 @@ class CountLine(datastore.Model):
     text: Mapped[str] = mapped_column(String(LINE_LENGTH))
 
 
+def count_numbers() -> dict[str, int]:
+    """The total numbers of finished runs and of counted numbers, for the front page."""
+    finished = select(func.count(CountRun.finished_at))
+    with datastore.session(read_only=True) as session:
+        return {
+            "counts_finished": session.scalar(finished) or 0,
+            "numbers_counted": session.scalar(select(func.sum(CountInterval.counted))) or 0,
+        }
+
+
 # --- retention limits ---------------------------------------------------------------------
 
 MAX_NUMBERS = 80_000_000

@@ -56,7 +56,7 @@ class View(progress.RunView):
 
     @property
     def beginning(self) -> str:
-        """The headline before the first quarter is complete."""
+        """The headline until the first percent is complete."""
         return f"The master task has handed out {plural(self.sums.intervals, 'interval')}."
 
     @property

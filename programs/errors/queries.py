@@ -96,6 +96,12 @@ def hours(since: int, conditions: list[ColumnElement[bool]]) -> dict[int, int]:
         return {hour: int(count) for hour, count in session.execute(query.group_by(ErrorHour.hour))}
 
 
+def error_numbers() -> dict[str, int]:
+    """The total number of errors that were received, for the front page; errors deleted since count, too."""
+    with datastore.session(read_only=True) as session:
+        return {"errors_collected": session.scalar(select(func.sum(ErrorGroup.count))) or 0}
+
+
 def numbers() -> dict[str, int]:
     """How many errors are kept, how many groups there are, and how many errors are waiting for their task."""
     # Read only the indexed column, because the rows' other columns can hold 140 kB of posted text.

@@ -7,6 +7,8 @@ from sqlalchemy import (
     Date,
     ForeignKey,
     String,
+    func,
+    select,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -53,3 +55,9 @@ class InvoiceLine(datastore.Model):
     net_mass_grams: Mapped[int] = mapped_column(BigInteger)
     supplementary_units: Mapped[int | None] = mapped_column(default=None)
     value_cents: Mapped[int] = mapped_column(BigInteger)
+
+
+def invoice_numbers() -> dict[str, int]:
+    """The total number of invoices, for the front page."""
+    with datastore.session(read_only=True) as session:
+        return {"invoices_on_file": session.scalar(select(func.count()).select_from(Invoice)) or 0}

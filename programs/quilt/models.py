@@ -23,6 +23,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from lastacross import datastore
 from lastacross.clock import SYSTEM
+from lastacross.runtime import worker_number
 from programs.shared import operations, pruning
 from programs.shared.runs import Run
 
@@ -53,7 +54,11 @@ class Quilt(Run):
 
 
 class Square(datastore.Model):
-    """A coloured square of a quilt; the first square to be coloured has ``position`` 1."""
+    """A coloured square of a quilt; the first square to be coloured has ``position`` 1.
+
+    ``worker`` is the number of the worker process, and ``after_ms`` the milliseconds since the quilt was
+    started. Squares of the previous release have neither.
+    """
 
     __tablename__ = "quilt_square"
     __table_args__ = (UniqueConstraint("quilt_id", "position"),)
@@ -65,14 +70,18 @@ class Square(datastore.Model):
     column: Mapped[int] = mapped_column(primary_key=True)
     color: Mapped[str] = mapped_column(String(7))
     position: Mapped[int]
+    worker: Mapped[int | None] = mapped_column(default=None)
+    after_ms: Mapped[int | None] = mapped_column(default=None)
 
 
 @dataclass(frozen=True)
 class Painted:
-    """A square's colour and position, as the first call painted it."""
+    """A square's colour, position, worker and time, as the first call painted it."""
 
     color: str
     position: int
+    worker: int | None = None
+    after_ms: int | None = None
 
 
 # These statements are built once, and use the tables instead of the models. On SQLite, one writer makes all
@@ -83,11 +92,11 @@ _COUNT = (
     update(_QUILTS)
     .where(_QUILTS.c.id == bindparam("quilt"))
     .values(painted=_QUILTS.c.painted + bindparam("new"))
-    .returning(_QUILTS.c.painted)
+    .returning(_QUILTS.c.painted, _QUILTS.c.created_at)
 )
 _FIND = select(Quilt).where(Quilt.id == bindparam("quilt"))
 _AFTER = (
-    select(_SQUARES.c.row, _SQUARES.c.column, _SQUARES.c.color)
+    select(_SQUARES.c.row, _SQUARES.c.column, _SQUARES.c.color, _SQUARES.c.worker, _SQUARES.c.after_ms)
     .where(_SQUARES.c.quilt_id == bindparam("quilt"), _SQUARES.c.position > bindparam("known"))
     .order_by(_SQUARES.c.position)
 )
@@ -126,12 +135,15 @@ def _paint_new(strokes: Sequence[Stroke]) -> list[Painted | None] | None:
         # Lock the quilts in a fixed order, so that two processes cannot deadlock.
         for quilt_id in sorted({stroke.quilt_id for stroke in strokes}):
             own = [stroke for stroke in strokes if stroke.quilt_id == quilt_id]
-            count = connection.execute(_COUNT, {"quilt": quilt_id, "new": len(own)}).scalar()
-            if count is None:
+            counted = connection.execute(_COUNT, {"quilt": quilt_id, "new": len(own)}).one_or_none()
+            if counted is None:
                 continue
+            count, created_at = counted
             for position, stroke in enumerate(own, start=count - len(own) + 1):
-                rows.append({**dataclasses.asdict(stroke), "position": position})
-                found[stroke] = Painted(stroke.color, position)
+                square = Painted(stroke.color, position, worker_number(), _after_ms(created_at))
+                place = {"quilt_id": quilt_id, "row": stroke.row, "column": stroke.column}
+                rows.append({**place, **dataclasses.asdict(square)})
+                found[stroke] = square
         if rows and connection.execute(_INSERT_NEW[connection.dialect.name], rows).rowcount != len(rows):
             session.rollback()
             return None
@@ -146,12 +158,14 @@ def paint(quilt_id: str, row: int, column: int, color: str) -> Painted | None:
     """
     with datastore.session() as session:
         connection = session.connection()
-        position = connection.execute(_COUNT, {"quilt": quilt_id, "new": 1}).scalar()
-        if position is None:
+        counted = connection.execute(_COUNT, {"quilt": quilt_id, "new": 1}).one_or_none()
+        if counted is None:
             return None
-        square = {"quilt_id": quilt_id, "row": row, "column": column, "color": color, "position": position}
-        if connection.execute(_INSERT_NEW[connection.dialect.name], square).rowcount == 1:
-            return Painted(color, position)
+        position, created_at = counted
+        square = Painted(color, position, worker_number(), _after_ms(created_at))
+        values = {"quilt_id": quilt_id, "row": row, "column": column, **dataclasses.asdict(square)}
+        if connection.execute(_INSERT_NEW[connection.dialect.name], values).rowcount == 1:
+            return square
         session.rollback()
     return _painted(quilt_id, row, column)
 
@@ -159,7 +173,14 @@ def paint(quilt_id: str, row: int, column: int, color: str) -> Painted | None:
 def _painted(quilt_id: str, row: int, column: int) -> Painted | None:
     with datastore.session(read_only=True) as session:
         square = session.get(Square, (quilt_id, row, column))
-        return None if square is None else Painted(square.color, square.position)
+        if square is None:
+            return None
+        return Painted(square.color, square.position, square.worker, square.after_ms)
+
+
+def _after_ms(created_at: float) -> int:
+    """The milliseconds since the quilt was started; clocks of two machines may differ."""
+    return max(0, round((SYSTEM.now() - created_at) * 1000))
 
 
 def add_quilt(session: Session, rows: int, columns: int, delay_ms: int) -> str:
@@ -177,12 +198,23 @@ def find_quilt(quilt_id: str) -> Quilt | None:
         return session.scalar(_FIND, {"quilt": quilt_id})
 
 
-def squares_after(quilt_id: str, position: int) -> list[tuple[int, int, str]]:
-    """The squares coloured after this position as (row, column, colour), in order."""
+Sewn = tuple[int, int, str, int | None, int | None]
+"""A square as (row, column, colour, worker, milliseconds since the quilt's start)."""
+
+
+def squares_after(quilt_id: str, position: int) -> list[Sewn]:
+    """The squares coloured after this position, in order."""
     wanted = {"quilt": quilt_id, "known": position}
     with datastore.session(read_only=True) as session:
         # Fetch all rows together, because fetching them one by one takes three times as long.
-        return [(row, column, color) for row, column, color in session.execute(_AFTER, wanted).all()]
+        return [tuple(square) for square in session.execute(_AFTER, wanted).all()]
+
+
+def square_at(quilt_id: str, position: int) -> Square | None:
+    """The square with this position in the order of colouring, or None."""
+    query = select(Square).where(Square.quilt_id == quilt_id, Square.position == position)
+    with datastore.session(read_only=True) as session:
+        return session.scalar(query)
 
 
 def note_batch(quilt_id: str, batch_id: str) -> bool:
@@ -246,7 +278,7 @@ def quilt_numbers() -> dict[str, int]:
 # --- retention limits ---------------------------------------------------------------------
 
 MAX_SQUARES = 6_000_000
-"""The limit for all kept quilts: 0.75 GB, because a square or a quilt's row takes 124 bytes in SQLite."""
+"""The limit for all kept quilts: 0.77 GB, because a square or a quilt's row takes 128 bytes in SQLite."""
 
 KEPT = pruning.Kept(
     Quilt,

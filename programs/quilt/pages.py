@@ -1,6 +1,7 @@
 """The quilt's pages: the form that starts a quilt, and the page that shows it."""
 
 import functools
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +10,9 @@ import webapp2
 from markupsafe import Markup, escape
 
 import longtask
-from lastacross import clock, datastore, deferred, errors, taskqueue, webapp
-from programs.quilt import models, tasks
-from programs.shared import forms, progress, starting
+from lastacross import clock, config, datastore, deferred, errors, taskqueue, webapp
+from programs.quilt import models, pace, tasks
+from programs.shared import forms, operations, progress, starting
 
 FIELDS = {
     "rows": (1, 100, 8),
@@ -79,10 +80,14 @@ def parse_size(form: Mapping[str, object]) -> Size:
 
 @dataclass(frozen=True)
 class View(progress.RunView):
-    """A snapshot of a quilt; ``eta_seconds`` is None if unknown."""
+    """A snapshot of a quilt; ``eta_seconds`` is None if unknown.
+
+    ``last`` is the last square of a finished quilt. It is None if the previous release painted it.
+    """
 
     run: models.Quilt
     eta_seconds: float | None = None
+    last: models.Square | None = None
 
     @property
     def through(self) -> int:
@@ -106,13 +111,16 @@ class View(progress.RunView):
 
     @property
     def beginning(self) -> str:
-        """The headline before the first quarter is complete."""
+        """The headline until the first percent is complete."""
         return "Under way." if self.run.painted else "Waiting for the first square."
 
     @property
     def success(self) -> str:
         """The message for a completed quilt."""
         total = self.run.total
+        if self.last is not None:
+            all_squares = f"All {total:,} squares are" if total > 1 else "The only square is"
+            return f"Last across the finish line: {place_of(self.last)}. {all_squares} done."
         all_squares = f"all {total} squares are" if total > 1 else "the only square is"
         return f"Last across the finish line: {all_squares} done."
 
@@ -132,14 +140,25 @@ class View(progress.RunView):
         """An entity tag that changes whenever the page would show something different."""
         return f"{self.run.painted}-{self.failed}-{self.state}"
 
-    def operation(self, squares: list[tuple[int, int, str]]) -> dict[str, Any]:
-        """The quilt as a long-running operation in JSON, with the squares that are new to the caller."""
+    def operation(self, squares: list[models.Sewn]) -> dict[str, Any]:
+        """The quilt as a long-running operation in JSON, with the squares that are new to the caller.
+
+        ``painters`` has the worker and the milliseconds since the start for each of ``squares``.
+        """
         run = self.run
         operation = self.operation_of(
             f"quilt/{run.id}", run.painted, run.total, cancelled=run.cancelled_count
         )
-        response = {"rows": run.rows, "columns": run.columns, "squares": squares}
+        response = {"rows": run.rows, "columns": run.columns, "squares": [square[:3] for square in squares]}
+        response["painters"] = [square[3:] for square in squares]
         return operation.json(response if run.painted else None)
+
+
+def place_of(square: models.Square) -> str:
+    """A square in words: ``row 3, column 5, worker 2, 1.84 s``; rows and columns count from 1."""
+    worker = "" if square.worker is None else f", worker {square.worker}"
+    seconds = "" if square.after_ms is None else f", {square.after_ms / 1000:.2f} s"
+    return f"row {square.row + 1}, column {square.column + 1}{worker}{seconds}"
 
 
 def _squares(count: int) -> str:
@@ -153,7 +172,9 @@ def view_of(quilt: models.Quilt) -> View:
         # A failed square may have been retried since then.
         failed_count = min(quilt.failed_count, quilt.total - quilt.painted)
         if quilt.painted == quilt.total:
-            return View(quilt, now, "done", failed_count)
+            last = models.square_at(quilt.id, quilt.total)
+            is_timed = last is not None and last.after_ms is not None
+            return View(quilt, now, "done", failed_count, last=last if is_timed else None)
         return View(quilt, now, "cancelled" if quilt.cancelled_count else "failed", failed_count)
     if quilt.batch_id is None:
         return View(quilt, now, "ready", 0)
@@ -249,19 +270,38 @@ def _operation(quilt_id: str) -> dict[str, Any]:
     return view_of(_find_or_404(quilt_id)).operation([])
 
 
-def _drawn(quilt_id: str, painted: int) -> Markup:
-    """The coloured squares as SVG; at least this many are drawn."""
+@dataclass(frozen=True)
+class Drawing:
+    """The coloured squares as SVG, the squares of each worker, and the pace in words and as a chart."""
+
+    patches: Markup
+    workers: dict[int, int]
+    buckets: str
+    chart: str
+    most: str
+
+
+def _drawn(quilt_id: str, painted: int, is_sewn: bool) -> Drawing:
+    """The drawing of a quilt; at least ``painted`` squares are drawn, each with its worker if ``is_sewn``."""
     squares = models.squares_after(quilt_id, 0)
     # Escape all colours in one call. In the template, 10,000 calls would take longer than everything else.
-    colors = str(escape("\n".join(color for _, _, color in squares))).split("\n")
+    colors = str(escape("\n".join(square[2] for square in squares))).split("\n")
     pairs = zip(squares, colors, strict=bool(squares))
-    return Markup(
-        "".join(f'<rect class="patch" x="{x}" y="{y}" fill="{color}"/>' for (y, x, _), color in pairs)
+    drawn = [f'<rect class="patch" x="{x}" y="{y}" fill="{color}"/>' for (y, x, *_), color in pairs]
+    if is_sewn:
+        drawn += [
+            f'<text class="painter" x="{x}.86" y="{y}.84">{who}</text>' for y, x, _, who, _ in squares if who
+        ]
+    workers = Counter(square[3] for square in squares if square[3] is not None)
+    buckets = pace.buckets_of(square[4] for square in squares)
+    chart, most = pace.chart(buckets)
+    return Drawing(
+        Markup("".join(drawn)), dict(sorted(workers.items())), pace.as_text(buckets), chart, f"{most:,.0f}"
     )
 
 
 _drawn_before = functools.lru_cache(maxsize=16)(_drawn)
-"""Cached drawings of finished quilts, at most 0.6 MB each; ``painted`` changes whenever their squares do."""
+"""Cached drawings of finished quilts, at most 0.7 MB each; ``painted`` changes whenever their squares do."""
 
 
 class PageHandler(longtask.ProgressPage[View]):
@@ -292,8 +332,9 @@ class PageHandler(longtask.ProgressPage[View]):
             "programs/quilt/page.html",
             view=view,
             quilt=view.run,
-            patches=draw(view.run.id, view.run.painted),
+            drawing=draw(view.run.id, view.run.painted, view.is_sewn),
             token=token,
+            is_dev=config.current().settings.is_dev,
             may_cancel=starting.may_cancel(self, _started_name(view.run.id)),
         )
 
@@ -318,6 +359,21 @@ class CancelHandler(webapp.RequestHandler):
             self.see_other(f"/quilt/{quilt_id}")
 
 
+class KillHandler(webapp.RequestHandler):
+    """The button that kills a worker in the middle of a quilt; only ``lastacross dev`` has it."""
+
+    def post(self, quilt_id: str) -> None:
+        """Add a task that kills the worker process that runs it. Its supervisor starts another process."""
+        if not config.current().settings.is_dev:
+            self.abort(404)
+        quilt = _find_or_404(quilt_id)
+        starting.require_may_cancel(self, _started_name(quilt_id))
+        if not view_of(quilt).is_over:
+            # On another queue than the squares, so that it does not wait for them.
+            deferred.defer(tasks.kill_worker, quilt_id, operations.new_id())
+        self.see_other(f"/quilt/{quilt_id}")
+
+
 def _cancel(quilt: models.Quilt) -> None:
     if models.cancel_unfilled(quilt.id):
         return  # the task that adds the squares sees that and adds nothing
@@ -339,4 +395,6 @@ ROUTES = [
     webapp2.Route(f"/quilt/{ID}", PageHandler),
     # The page's cancel button.
     webapp2.Route(f"/quilt/{ID}/cancel", CancelHandler),
+    # The button of `lastacross dev` that kills a worker.
+    webapp2.Route(f"/quilt/{ID}/kill", KillHandler, methods=["POST"]),
 ]

@@ -3,12 +3,15 @@
 import dataclasses
 import functools
 import json
+import os
 import random
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lastacross import channel, deferred, taskqueue, webapp
+from lastacross import channel, config, deferred, memcache, taskqueue, webapp
+from lastacross.runtime import worker_number
 from programs.quilt import models, together
 from programs.shared.queued import queued
 
@@ -19,8 +22,13 @@ MAX_WHOLE = 64
 """The number of squares that are handed out in one go. A larger quilt is handed out in portions, because a
 small one joins the end of the queue with all its squares, and should wait for only a few others."""
 MAX_PORTION = 100
+KILL_SECONDS = 3600
+"""How long a request to kill a worker is remembered, so that its retried task kills only once."""
 PORTION_SECONDS = 1.0
 """The work in a portion: three large quilts keep 16 threads busy for at most 0.3 s before a newcomer."""
+
+_in_hand: set[tuple[str, int, int]] = set()
+"""The slow squares that this process's threads are colouring, as (quilt, row, column)."""
 
 
 def rand_hex_color(length: int = 6) -> str:
@@ -44,8 +52,12 @@ def send_color(row: int, column: int, session_id: str, *, delay_ms: int = 0) -> 
         deferred.PermanentTaskFailure: the quilt does not exist, or no longer exists.
     """
     if delay_ms:
-        # This event is never set. The wait lets other threads run, and a deadline can take effect after it.
-        threading.Event().wait(delay_ms / 1000)
+        _in_hand.add((session_id, row, column))
+        try:
+            # This event is never set. The wait lets other threads run; a deadline can take effect after it.
+            threading.Event().wait(delay_ms / 1000)
+        finally:
+            _in_hand.discard((session_id, row, column))
     if not _paint_and_tell(models.Stroke(session_id, row, column, rand_hex_color(length=6))):
         raise deferred.PermanentTaskFailure(f"there is no quilt {session_id}")
 
@@ -111,6 +123,29 @@ def fill_quilt(quilt_id: str, start: int = 0) -> None:
         # The first portion records the batch, which fails if the quilt was cancelled in the meantime.
         if quilt.batch_id == batch.id or models.note_batch(quilt_id, batch.id):
             _hand_out(batch, quilt, start, end)
+
+
+@queued
+def kill_worker(quilt_id: str, request: str) -> None:
+    """Kill the worker process that runs this, as a crash would, and tell the quilt's pages what it cuts off.
+
+    Only processes of ``lastacross dev`` do this, and each only to itself. The killed task is run again, and
+    then does nothing.
+
+    Args:
+        quilt_id: the quilt whose pages are told.
+        request: a different text for each request.
+
+    Raises:
+        deferred.PermanentTaskFailure: this is not a worker process of ``lastacross dev``.
+    """
+    if not config.current().settings.is_dev or worker_number() is None:
+        raise deferred.PermanentTaskFailure("only a worker process of `lastacross dev` may be killed")
+    if not memcache.add(f"quilt-kill-{request}", 1, time=KILL_SECONDS):
+        return
+    squares = [(row, column) for quilt, row, column in _in_hand.copy() if quilt == quilt_id]
+    channel.send_message(quilt_id, json.dumps({"killed": worker_number(), "squares": squares}))
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def portion_size(quilt: models.Quilt) -> int:

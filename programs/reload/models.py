@@ -1,6 +1,6 @@
 """The batch reload's datastore models: accounts, runs, and each account's result."""
 
-from sqlalchemy import Double, ForeignKey, Index, String, select, text, tuple_
+from sqlalchemy import Double, ForeignKey, Index, String, func, select, text, tuple_
 from sqlalchemy.orm import Mapped, mapped_column
 
 from lastacross import datastore
@@ -100,6 +100,14 @@ class ReloadResult(datastore.Model):
     answer: Mapped[str | None] = mapped_column(String(TEXT_LENGTH), default=None)
     duration_ms: Mapped[int | None] = mapped_column(default=None)
     at: Mapped[float | None] = mapped_column(Double, default=None)
+
+
+def reload_numbers() -> dict[str, int]:
+    """The total numbers of finished reloads and of reloaded accounts, for the front page."""
+    query = select(func.count(ReloadRun.finished_at), func.sum(ReloadRun.done))
+    with datastore.session(read_only=True) as session:
+        finished, done = session.execute(query).one()
+    return {"reloads_finished": finished, "accounts_reloaded": int(done or 0)}
 
 
 # --- retention limits ---------------------------------------------------------------------

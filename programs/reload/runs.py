@@ -372,6 +372,13 @@ def failing(run_id: str, after_id: int = 0, limit: int = FAILING_LISTED) -> Fail
     return FailingPage(shown, shown[-1].account_key if len(found) > limit else None)
 
 
+def count_failing(run_id: str) -> int:
+    """How many of a run's accounts have failed so far, whether or not they are still retried."""
+    query = select(func.count()).where(ReloadResult.run_id == run_id, ReloadResult.outcome == FAILING)
+    with datastore.session(read_only=True) as session:
+        return session.scalar(query.select_from(ReloadResult)) or 0
+
+
 def id_of(key: str) -> int | None:
     """The id of the account with this key, or None if there is no such account."""
     with datastore.session(read_only=True) as session:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lastacross import clock, errors, taskqueue
@@ -26,9 +26,10 @@ log = logging.getLogger("reloads")
 
 @dataclass(frozen=True)
 class View(progress.RunView):
-    """A snapshot of a reload."""
+    """A snapshot of a reload; ``retrying`` accounts have failed and are waiting for their next attempt."""
 
     run: ReloadRun
+    retrying: int = field(default=0, kw_only=True)
 
     verb = "through"
 
@@ -54,7 +55,7 @@ class View(progress.RunView):
 
     @property
     def beginning(self) -> str:
-        """The headline before the first quarter is complete."""
+        """The headline until the first percent is complete."""
         return "Under way." if self.through else "Waiting for the first response."
 
     @property
@@ -124,6 +125,7 @@ class View(progress.RunView):
             headline=self.headline,
             mark=self.mark,
             percent=self.percent,
+            retrying=self.retrying,
             numbers={
                 "done": run.done,
                 "failed": self.failed,
@@ -185,7 +187,9 @@ def view_of(run: ReloadRun) -> View:
         return _ended(run, batch.failed)
     if _is_lost(run, view.now, is_known=True):
         return _ended(run, run.total, is_lost=True)
-    return replace(view, state="running", failed=min(batch.failed, run.total - run.done))
+    failed = min(batch.failed, run.total - run.done)
+    retrying = max(0, runs.count_failing(run.id) - failed) if run.changes else 0
+    return replace(view, state="running", failed=failed, retrying=retrying)
 
 
 def _is_lost(run: ReloadRun, now: float, *, is_known: bool) -> bool:

@@ -45,7 +45,7 @@ class RunView(longtask.ProgressView):
     is_blind: bool = field(default=False, kw_only=True)
 
     verb: ClassVar[str] = "done"
-    """The verb of the headlines, as in "Half is done"."""
+    """The verb of the headlines, as in "48 % done"."""
 
     # --- each program defines these --------------------------------------------------------
 
@@ -66,7 +66,7 @@ class RunView(longtask.ProgressView):
 
     @property
     def beginning(self) -> str:
-        """The headline before the first quarter is complete."""
+        """The headline until the first percent is complete."""
         raise NotImplementedError
 
     @property
@@ -88,12 +88,10 @@ class RunView(longtask.ProgressView):
 
     @property
     def headline(self) -> str:
-        """The headline. Screen readers announce it, so it changes only at each quarter and at the end."""
+        """The headline, with the current number. Scripts announce it at quarters and at the end."""
         if self.is_over:
             return self.message
-        quarter = min(3, 4 * self.through // max(1, self.whole))
-        part = ("", "A quarter is", "Half is", "Three quarters are")[quarter]
-        return f"{part} {self.verb}." if part else self.beginning
+        return f"{self.percent} % {self.verb}." if self.percent else self.beginning
 
     @property
     def message(self) -> str:

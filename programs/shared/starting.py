@@ -19,7 +19,7 @@ MAX_WORK_SECONDS = 120
 MIN_SQUARE_MS = 10
 MIN_NUMBER_MS = 1
 """The work that a square or a number counts for even without a delay, because each is stored: a square takes
-124 bytes and a number 12 (measured), so a second of work stores at most 12 kB. The largest quilt and the
+128 bytes and a number 12 (measured), so a second of work stores at most 12 kB. The largest quilt and the
 largest count that the forms accept come to 100 s."""
 
 MAX_UNDER_WAY = 10

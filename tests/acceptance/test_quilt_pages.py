@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from webtest import TestApp as Client  # under its own name pytest would take it for tests
 
-from lastacross import channel, store, taskqueue
+from lastacross import channel, deferred, store, taskqueue
 from lastacross.broker.current import CurrentTask, delivering
 from lastacross.channel import streams
 from lastacross.channel.frames import BEGINNING
@@ -173,7 +173,10 @@ def test_a_square_painted_twice_keeps_its_first_colour_and_is_counted_once(clien
     [[row, column, color]] = operation["response"]["squares"]
     assert (row, column) == (1, 0)
     assert re.fullmatch("#[0-9A-F]{6}", color)
-    assert models.paint(name, 1, 0, "#000000") == models.Painted(color, 1)
+    [[worker, after_ms]] = operation["response"]["painters"]
+    assert worker is None
+    assert 0 <= after_ms < 600_000
+    assert models.paint(name, 1, 0, "#000000") == models.Painted(color, 1, None, after_ms)
 
 
 def test_a_client_may_ask_for_the_squares_it_has_not_seen(client: Client) -> None:
@@ -218,7 +221,7 @@ def test_a_finished_quilt_is_shown_from_the_datastore_alone(client: Client) -> N
     assert len(operation["response"]["squares"]) == 4
     page = client.get(f"/quilt/{name}").text
     assert page.count('class="patch"') == 4
-    assert page.count("Last across the finish line") == 1
+    assert page.count('id="headline">Last across the finish line: row ') == 1
     assert "refresh" not in page
     assert "jsapi" not in page
 
@@ -386,7 +389,7 @@ def test_a_square_is_sent_to_those_who_watch_its_quilt(client: Client) -> None:
 
     workers.send_color(0, 2, name)
 
-    [color] = [square[2] for square in models.squares_after(name, 0)]
+    [(_, _, color, worker, after_ms)] = models.squares_after(name, 0)
     [message] = streams.page_after(name, BEGINNING)
     [line] = [line for line in message.frame.splitlines() if line.startswith(b"data: ")]
     assert json.loads(line.removeprefix(b"data: ")) == {
@@ -394,8 +397,20 @@ def test_a_square_is_sent_to_those_who_watch_its_quilt(client: Client) -> None:
         "column": 2,
         "color": color,
         "position": 1,
+        "worker": worker,
+        "after_ms": after_ms,
     }
     assert channel.last_id(other) == "0-0"
+
+
+def test_only_dev_kills_workers(client: Client) -> None:
+    """Elsewhere neither the button nor its address nor its task does anything."""
+    name = quilt_id(start(client, rows=2, columns=2))
+
+    assert "/kill" not in client.get(f"/quilt/{name}").text
+    client.post(f"/quilt/{name}/kill", status=404)
+    with pytest.raises(deferred.PermanentTaskFailure, match="lastacross dev"):
+        workers.kill_worker(name, "a request")
 
 
 def test_the_front_page_shows_live_numbers(client: Client) -> None:
@@ -407,6 +422,12 @@ def test_the_front_page_shows_live_numbers(client: Client) -> None:
         "quilts_under_way": 1,
         "squares_coloured": 2,
         "squares_to_come": 3,
+        "counts_finished": 0,
+        "numbers_counted": 0,
+        "invoices_on_file": 0,
+        "reloads_finished": 0,
+        "accounts_reloaded": 0,
+        "errors_collected": 0,
     }
     assert "The quilt" in client.get("/").text
 

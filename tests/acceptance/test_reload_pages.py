@@ -520,12 +520,15 @@ def test_an_account_that_fails_first_and_then_answers_counts_as_done(
     hands.settle(hands.deliver(task))
     assert numbers(client, run_id) == (0, 0, 1, 1)
     assert operation(client, run_id)["response"]["failing"][0]["answer"] == "later"
+    assert operation(client, run_id)["metadata"]["retrying"] == 1
+    assert 'id="retrying-box">' in client.get(f"/reloads/{run_id}").text
     fetched.answers = {}
 
     work(hands)
 
     assert numbers(client, run_id) == (1, 0, 0, 1)
     assert operation(client, run_id)["response"]["failing"] == []
+    assert operation(client, run_id)["metadata"]["retrying"] == 0
 
 
 def test_a_task_that_is_delivered_twice_counts_once(client: Client, hands: Hands, fetched: Fetched) -> None:

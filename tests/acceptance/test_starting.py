@@ -400,7 +400,7 @@ def test_a_large_quilt_waits_in_portions_and_every_square_is_coloured_once(
     assert len(waiting) == len(lastacross_app.enqueued("quilt")) == 100 + 1
     delivered = lastacross_app.run_tasks()
     assert len(delivered) == 250 + 2 + 1
-    assert len({(row, column) for row, column, _ in quilt_models.squares_after(quilt.id, 0)}) == 250
+    assert len({(row, column) for row, column, *_ in quilt_models.squares_after(quilt.id, 0)}) == 250
     found = quilt_models.find_quilt(quilt.id)
     assert found is not None
     assert (found.painted, found.failed_count, found.cancelled_count) == (250, 0, 0)

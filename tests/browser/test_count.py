@@ -20,11 +20,11 @@ IS_OVER = "#run.is-done, #run.is-failed, #run.is-cancelled"
 RECORDER = """
 window.said = [];
 document.addEventListener("DOMContentLoaded", () => {
-  const headline = document.getElementById("headline");
-  if (!headline) return;
-  window.said.push(headline.textContent);
-  new MutationObserver(() => window.said.push(headline.textContent))
-    .observe(headline, {childList: true, characterData: true, subtree: true});
+  const region = document.getElementById("said");
+  if (!region) return;
+  window.said.push(region.textContent);
+  new MutationObserver(() => window.said.push(region.textContent))
+    .observe(region, {childList: true, characterData: true, subtree: true});
 });
 """
 

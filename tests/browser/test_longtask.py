@@ -28,14 +28,14 @@ DASH = "\N{EN DASH}"
 # Kept from before the first script runs, over reloads too: what the live region says.
 RECORDER = """
 document.addEventListener("DOMContentLoaded", () => {
-  const headline = document.getElementById("headline");
-  if (!headline) return;
+  const region = document.querySelector("[role=status]");
+  if (!region) return;
   const keep = () => {
     const said = JSON.parse(sessionStorage.getItem("said") || "[]");
-    sessionStorage.setItem("said", JSON.stringify([...said, headline.textContent]));
+    sessionStorage.setItem("said", JSON.stringify([...said, region.textContent]));
   };
   keep();
-  new MutationObserver(keep).observe(headline, {childList: true, characterData: true, subtree: true});
+  new MutationObserver(keep).observe(region, {childList: true, characterData: true, subtree: true});
 });
 """
 
@@ -435,7 +435,7 @@ def test_the_list_shows_what_this_browser_has_started_and_keeps_itself_fresh(
     visitor: Page, open_page: Open, longtask_site: Site
 ) -> None:
     visitor.goto("/longtasks")
-    expect(visitor.locator("main")).to_contain_text("None yet.")
+    expect(visitor.locator("main")).to_contain_text("No tasks yet.")
     visitor.goto("/work?steps=2&pause=0.05&who=Hedy")
     visitor.goto("/work?steps=40&pause=0.1&who=Emmy&hold_at=4")
     visitor.goto("/longtasks")
@@ -460,7 +460,7 @@ def test_the_list_shows_what_this_browser_has_started_and_keeps_itself_fresh(
 
     stranger = open_page()
     stranger.goto("/longtasks")
-    expect(stranger.locator("main")).to_contain_text("None yet.")
+    expect(stranger.locator("main")).to_contain_text("No tasks yet.")
 
 
 # --- by keyboard ---------------------------------------------------------------------------

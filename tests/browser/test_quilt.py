@@ -28,7 +28,7 @@ def test_a_quilt_of_64_squares_appears_square_by_square_and_says_once_that_it_is
     """From the front page to the end, over the stream."""
     watching.record_from_the_start(page)
     page.goto("/")
-    page.get_by_role("link", name="Start a quilt").click()
+    page.get_by_role("link", name="Start a quilt of your own").click()
     watching.fill_in(page, 8, 8)
     clicked_at = page.evaluate("Date.now()")
     page.get_by_role("button", name="Start").click()
@@ -45,9 +45,29 @@ def test_a_quilt_of_64_squares_appears_square_by_square_and_says_once_that_it_is
     assert first_square_seconds < FIRST_SQUARE_SECONDS
     page.wait_for_timeout(500)
     assert finish_lines(page) == 1
-    assert page.inner_text("main").count(FINISH_LINE) == 1
+    assert page.inner_text("#headline").count(FINISH_LINE) == 1
     assert page.title().startswith("Done")
     page.screenshot(path=SCREENSHOTS / "quilt-8x8.png", full_page=True)
+
+
+def test_the_front_page_sews_a_quilt_in_place(page: Page, site: Site) -> None:
+    page.goto("/")
+    page.get_by_role("button", name="Sew this quilt now").click()
+
+    expect(page.locator("#live-status")).to_contain_text(FINISH_LINE)
+    expect(page.locator("#live-patches .patch")).to_have_count(36)
+    page.get_by_role("link", name="Open its page").click()
+    squares = site.json(page.url.removeprefix(site.url))["response"]["squares"]
+    assert len(squares) == 36
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Quilt 6")
+
+
+def test_the_front_page_starts_a_quilt_without_scripts(new_context: Callable[..., BrowserContext]) -> None:
+    page = new_context(java_script_enabled=False).new_page()
+    page.goto("/")
+    page.get_by_role("button", name="Sew this quilt now").click()
+
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Quilt 6")
 
 
 def test_squares_come_over_the_stream_while_the_work_goes_on(page: Page) -> None:
@@ -198,6 +218,23 @@ def test_seven_tabs_of_one_browser_all_follow_the_quilt(
         watching.wait_for_the_end(page, 60)
     expected = watching.expected(site.json(path))
     assert all(watching.painted(page) == expected for page in pages)
+
+
+def test_a_worker_is_killed_in_the_middle_of_a_quilt_and_its_squares_come_back(
+    page: Page, site: Site
+) -> None:
+    """The button of ``lastacross dev``; the other worker, and a new process, run the lost tasks again."""
+    path = watching.start(page, 14, 14, delay_ms=600)
+    watching.wait_for_squares(page, 20)
+    page.get_by_role("button", name="Kill a worker").click()
+
+    expect(page.locator("#heal")).to_contain_text("was killed in the middle of")
+    page.screenshot(path=SCREENSHOTS / "quilt-killed.png", full_page=True)
+    watching.wait_for_the_end(page, 90)
+    assert watching.painted(page) == watching.expected(site.json(path))
+    assert site.json(path)["metadata"]["state"] == "done"
+    expect(page.locator("#heal")).to_contain_text("All of them came back")
+    assert '"code": -9' in site.processes.text()
 
 
 def test_a_cancelled_quilt_says_how_far_it_came(page: Page, site: Site) -> None:

@@ -15,11 +15,11 @@ new PerformanceObserver((list) => {
   for (const entry of list.getEntries()) window.record.longTasks.push(entry.duration);
 }).observe({type: "longtask", buffered: true});
 document.addEventListener("DOMContentLoaded", () => {
-  const headline = document.getElementById("headline");
-  if (!headline) return;
-  window.record.said.push(headline.textContent);
-  new MutationObserver(() => window.record.said.push(headline.textContent))
-    .observe(headline, {childList: true, characterData: true, subtree: true});
+  const said = document.getElementById("said");
+  if (!said) return;
+  window.record.said.push(said.textContent);
+  new MutationObserver(() => window.record.said.push(said.textContent))
+    .observe(said, {childList: true, characterData: true, subtree: true});
   let last = performance.now();
   const look = (now) => {
     window.record.gaps.push(now - last);

@@ -40,6 +40,7 @@ def test_what_this_browser_has_started_is_listed_newest_first_with_its_state(lab
 
     assert [operation["name"] for operation in found] == [f"told/{second}", f"told/{first}"]
     assert [operation["metadata"]["state"] for operation in found] == ["ready", "done"]
+    assert "1 done, 1 ready" in lab.client.get("/longtasks").text
     assert all("response" not in operation for operation in found), "a list is no place for results"
 
 
@@ -69,7 +70,7 @@ def test_a_visitor_without_the_cookie_or_with_a_forged_one_has_an_empty_list(lab
         if cookie:
             lab.client.set_cookie(visitor.COOKIE, cookie)
         assert listed(lab) == []
-        assert "None yet." in lab.client.get("/longtasks").text
+        assert "No tasks yet." in lab.client.get("/longtasks").text
 
 
 def test_the_list_is_kept_by_no_shared_cache(lab: Lab) -> None:

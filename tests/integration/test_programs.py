@@ -109,6 +109,13 @@ def test_a_script_of_a_program_keeps_its_address(script: str, lastacross_app: Ap
     assert answer.headers["Cache-Control"] == "max-age=60, public"
 
 
+def test_the_site_has_an_icon_at_the_usual_address(lastacross_app: ApplicationUnderTest) -> None:
+    answer = Client(lastacross_app.wsgi).get("/favicon.ico")
+
+    assert answer.content_type == "image/svg+xml"
+    assert answer.body == (ROOT / "static" / "icon.svg").read_bytes()
+
+
 @pytest.mark.parametrize("path", ["page.html", "templates/page.html", "quilt/quilt.js", "quilt.py"])
 def test_nothing_else_of_a_program_has_an_address(path: str, lastacross_app: ApplicationUnderTest) -> None:
     Client(lastacross_app.wsgi).get(f"/static/{path}", status=404)

@@ -9,8 +9,9 @@ from lastacross.taskqueue import QueueStatistics
 from programs.count import runs
 from programs.count import view as count_view
 from programs.count.models import CountInterval, CountRun
+from programs.quilt import pace
 from programs.quilt import pages as quilt
-from programs.quilt.models import Quilt
+from programs.quilt.models import Quilt, Square
 from programs.reload import view as reload_view
 from programs.reload.models import ReloadRun
 from programs.shared import operations
@@ -118,19 +119,19 @@ def test_a_time_left_is_told_roughly(seconds: float, text: str) -> None:
 
 # --- what is said -------------------------------------------------------------------------
 
-QUARTERS = [(24, 0), (25, 1), (49, 1), (50, 2), (74, 2), (75, 3), (99, 3), (100, 3)]
+
+@pytest.mark.parametrize("through", [1, 25, 48, 99])
+def test_the_headline_has_the_current_number(through: int) -> None:
+    assert quilt_view(through).headline == f"{through} % done."
+    assert reload(through).headline == f"{through} % through."
+    assert reload(0, failed=through).headline == f"{through} % through."
+    assert count(through).headline == f"{through} % counted."
 
 
-@pytest.mark.parametrize(("through", "quarter"), QUARTERS)
-def test_it_is_said_aloud_at_quarters_only(through: int, quarter: int) -> None:
-    """A screen reader that heard of each square would never be silent."""
-    words = ("Under way.", "A quarter", "Half", "Three quarters")[quarter]
+def test_before_the_first_percent_the_headline_has_no_number() -> None:
+    row = Quilt(id="q", rows=20, columns=20, delay_ms=0, created_at=BEGAN, painted=1)
 
-    assert quilt_view(through).headline.startswith(words)
-    assert reload(through).headline.startswith(words)
-    assert reload(0, failed=through).headline.startswith(words)
-    counted = "The master task has handed out 4 intervals." if quarter == 0 else words
-    assert count(through).headline.startswith(counted)
+    assert quilt.View(row, BEGAN, "running", 0).headline == "Under way."
 
 
 @pytest.mark.parametrize(
@@ -143,6 +144,29 @@ def test_an_end_is_told_of_one_and_of_two(columns: int, words: str) -> None:
     assert quilt.View(row, BEGAN, "done", 0).message.endswith(words)
     assert quilt.View(row, BEGAN, "running", 0).count_text == f"{columns} of {squares} done"
     assert quilt.View(row, BEGAN, "failed", 1).message == f"Finished, but 1 of {squares} failed."
+
+
+@pytest.mark.parametrize(("worker", "after_ms", "words"), [(2, 1840, ", worker 2, 1.84 s"), (None, None, "")])
+def test_the_end_of_a_quilt_names_the_last_square(
+    worker: int | None, after_ms: int | None, words: str
+) -> None:
+    row = Quilt(id="q", rows=8, columns=8, delay_ms=0, created_at=BEGAN, painted=64)
+    last = Square(quilt_id="q", row=2, column=4, color="#1", position=64, worker=worker, after_ms=after_ms)
+
+    said = quilt.View(row, BEGAN, "done", 0, last=last).message
+
+    assert said == f"Last across the finish line: row 3, column 5{words}. All 64 squares are done."
+
+
+def test_the_chart_has_a_bar_for_each_tenth_of_a_second_and_at_most_sixty() -> None:
+    assert pace.buckets_of([0, 99, 100, 350, None]) == {0: 2, 1: 1, 3: 1}
+    assert pace.as_text({3: 1, 0: 2}) == "0:2 3:1"
+    path, most = pace.chart({0: 2, 1: 1, 3: 1})
+    assert (path.count("M"), most) == (3, 20)
+    assert path.startswith("M0.00 20V0.00H12.75V20Z")
+    path, most = pace.chart(dict.fromkeys(range(120), 3))
+    assert (path.count("M"), most) == (60, 30)
+    assert pace.chart({}) == ("", 0.0)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,11 @@
 // Updates the page of a long task while it runs; the server has rendered the initial page completely.
 
 import { Feed } from "./feed.js";
-import { duration, element, write } from "./text.js";
+import { duration, element, quarter, say, write } from "./text.js";
 
 const CLOCK_MS = 200;
 const ENDS = ["done", "failed", "cancelled"];
 const SAID_MS = 1500; // a screen reader must finish an announcement before the page reloads
-const QUARTERS = ["", "A quarter is done.", "Half is done.", "Three quarters are done."];
 
 const box = element("longtask");
 // In an application's own frame, its name may follow.
@@ -53,10 +52,12 @@ function showProgress(news) {
   document.title = `${mark} – ${box.dataset.title}${siteName}`;
 }
 
-function say({ percent, attempts, attempt }) {
-  const quarter = state === "running" && percent !== null ? Math.min(3, Math.floor(percent / 25)) : 0;
+function showHeadline({ percent, attempts, attempt }) {
+  const number = state === "running" && percent ? `${percent} % done.` : "";
   const isAgain = (attempts ?? attempt) > 1;
-  write("headline", quarter === 0 ? status : isAgain ? `${status} ${QUARTERS[quarter]}` : QUARTERS[quarter]);
+  const text = number === "" ? status : isAgain ? `${status} ${number}` : number;
+  write("headline", text);
+  say(text, `${status} ${number === "" ? 0 : quarter(percent)}`);
 }
 
 function showTrouble(metadata) {
@@ -108,7 +109,7 @@ class LongTaskFeed extends Feed {
     } else if (news.at >= newestAt) {
       newestAt = news.at;
       showProgress(news);
-      say(news);
+      showHeadline(news);
     }
   }
 
@@ -119,7 +120,7 @@ class LongTaskFeed extends Feed {
     // The JSON's message is never empty.
     const hasMessage = metadata.message !== metadata.status;
     showProgress({ ...metadata, message: hasMessage ? metadata.message : "" });
-    say(metadata);
+    showHeadline(metadata);
     showTrouble(metadata);
     element("blind").hidden = !metadata.is_blind;
     if (metadata.started_at) write("started", `${metadata.started_at.slice(0, 19).replace("T", " ")} UTC`);

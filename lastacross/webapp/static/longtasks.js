@@ -48,6 +48,7 @@ function show(page) {
     previous = row;
   }
   document.title = page.title;
+  copyText(page.getElementById("counts"), document.getElementById("counts"));
   const said = news.filter(Boolean).join(" ");
   if (said) document.getElementById("news").textContent = said;
 }

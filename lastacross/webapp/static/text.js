@@ -8,6 +8,17 @@ export function write(id, text) {
   if (target.textContent !== text) target.textContent = text;
 }
 
+let saidMark = null;
+
+// Announces a text to screen readers, but only when the mark has changed, such as the quarter that is done.
+export function say(text, mark) {
+  if (mark === saidMark) return;
+  saidMark = mark;
+  write("said", text);
+}
+
+export const quarter = (percent) => Math.min(3, Math.floor(percent / 25));
+
 export function duration(seconds) {
   if (seconds < 60) return `${seconds.toFixed(1)} s`;
   const whole = Math.round(seconds);

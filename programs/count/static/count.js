@@ -1,7 +1,7 @@
 // The page of one counting run: updates intervals, queues and the backend's log.
 
 import { Feed } from "/_ah/static/feed.js";
-import { duration, element, roughly, write } from "/_ah/static/text.js";
+import { duration, element, quarter, roughly, say, write } from "/_ah/static/text.js";
 
 const CLOCK_MS = 200;
 const ASK_MS = 250; // the stream announces changes; one request fetches several
@@ -107,6 +107,7 @@ function showNumbers({ metadata, done }) {
   write("percent", `${percent} %`);
   write("counted", `${counted.toLocaleString("en")} of ${total.toLocaleString("en")}`);
   write("headline", metadata.headline);
+  say(metadata.headline, `${metadata.state} ${quarter(percent)}`);
   write("failed", String(metadata.failed));
   element("failed-box").hidden = metadata.failed === 0;
   element("bar").value = counted;

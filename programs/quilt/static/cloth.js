@@ -13,6 +13,7 @@ export class Cloth {
   constructor(figure, rows, columns, onDrawn) {
     this.columns = columns;
     this.colors = new Array(rows * columns).fill(null);
+    this.workers = new Map(); // index → number of the worker that painted the square
     this.count = 0;
     this.waiting = [];
     this.isFrameAsked = false;
@@ -35,6 +36,10 @@ export class Cloth {
     for (const patch of svg.querySelectorAll(".patch")) {
       this.sew(Number(patch.getAttribute("y")), Number(patch.getAttribute("x")), patch.getAttribute("fill"));
     }
+    for (const text of svg.querySelectorAll(".painter")) {
+      const place = Math.floor(text.getAttribute("y")) * this.columns + Math.floor(text.getAttribute("x"));
+      this.workers.set(place, text.textContent);
+    }
     this.draw();
     figure.querySelector(".cloth").append(this.canvas);
     svg.removeAttribute("role");
@@ -44,9 +49,10 @@ export class Cloth {
   }
 
   // Adds a square; the first colour is kept, as in the datastore. Returns whether it was new.
-  sew(row, column, color) {
+  sew(row, column, color, worker = null) {
     const index = row * this.columns + column;
     if (this.colors[index] !== null) return false;
+    if (worker) this.workers.set(index, String(worker));
     this.colors[index] = color;
     this.count += 1;
     this.waiting.push(index);
@@ -86,9 +92,42 @@ export class Cloth {
       const y = Math.floor(index / this.columns) * side;
       context.fillStyle = this.colors[index];
       context.fillRect(x + gap, y + gap, side - 2 * gap, side - 2 * gap);
-      if (side >= MIN_SEWN) this.stitch(x, y);
+      if (side < MIN_SEWN) continue;
+      this.stitch(x, y);
+      if (this.workers.has(index)) this.sign(x, y, this.workers.get(index));
     }
     this.waiting = [];
+  }
+
+  // Marks a square whose worker was killed; the square itself covers the mark later. Returns whether it did.
+  cutOff(row, column) {
+    const { context, side } = this;
+    if (this.colors[row * this.columns + column] !== null) return false;
+    const inset = Math.max(1, side * 0.12);
+    context.strokeStyle = "#c2253a";
+    context.lineWidth = Math.max(1, side / 16);
+    context.setLineDash([side / 6, side / 9]);
+    context.strokeRect(column * side + inset, row * side + inset, side - 2 * inset, side - 2 * inset);
+    return true;
+  }
+
+  isSewn(row, column) {
+    return this.colors[row * this.columns + column] !== null;
+  }
+
+  // The number of the worker that painted the square, in its corner.
+  sign(x, y, worker) {
+    const { context, side } = this;
+    context.font = `700 ${Math.round(side * 0.24)}px system-ui, sans-serif`;
+    context.textAlign = "right";
+    context.textBaseline = "alphabetic";
+    context.lineWidth = Math.max(2, side / 20);
+    context.lineJoin = "round";
+    context.setLineDash([]);
+    context.strokeStyle = "rgba(0, 0, 0, 0.65)";
+    context.strokeText(worker, x + side * 0.86, y + side * 0.84);
+    context.fillStyle = "#fff";
+    context.fillText(worker, x + side * 0.86, y + side * 0.84);
   }
 
   stitch(x, y) {

@@ -1,7 +1,7 @@
 // The page of one reload: updates its numbers, and its failing and slowest accounts.
 
 import { Feed } from "/_ah/static/feed.js";
-import { duration, element, write } from "/_ah/static/text.js";
+import { duration, element, quarter, say, write } from "/_ah/static/text.js";
 
 const CLOCK_MS = 200;
 const ASK_MS = 250; // the stream announces changes; one request fetches several
@@ -12,9 +12,10 @@ const elapsedAtLoad = Number(box.dataset.elapsed);
 
 // --- the tables --------------------------------------------------------------------------
 
-function cell(kind, text, className) {
+function cell(kind, text, className, label) {
   const made = document.createElement(kind);
   made.textContent = text;
+  if (label) made.dataset.label = label; // shown on a phone, where each row is a card
   if (className) made.className = className;
   if (kind === "th") made.scope = "row";
   return made;
@@ -25,9 +26,9 @@ function row(result) {
   const answer = result.http_status === null ? result.answer : `${result.http_status}: ${result.answer}`;
   made.append(
     cell("th", result.account),
-    cell("td", `${result.duration_ms.toLocaleString("en")} ms`, "number"),
-    cell("td", String(result.attempts), "number"),
-    cell("td", answer, "goods"),
+    cell("td", `${result.duration_ms.toLocaleString("en")} ms`, "number", "Took"),
+    cell("td", String(result.attempts), "number", "Attempts"),
+    cell("td", answer, "goods", "Response"),
   );
   return made;
 }
@@ -54,10 +55,13 @@ function showPages(after) {
 function showNumbers({ metadata }) {
   const { numbers, texts } = metadata;
   for (const name of ["done", "failed", "remaining"]) write(name, numbers[name].toLocaleString("en"));
+  write("retrying", metadata.retrying.toLocaleString("en"));
+  element("retrying-box").hidden = metadata.retrying === 0;
   write("rate", texts.rate);
   write("count", texts.count);
   write("percent", `${metadata.percent} %`);
   write("headline", metadata.headline);
+  say(metadata.headline, `${metadata.state} ${quarter(metadata.percent)}`);
   element("bar").value = numbers.done + numbers.failed;
   element("eta-box").hidden = texts.remaining === "";
   write("eta", texts.remaining);
