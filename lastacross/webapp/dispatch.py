@@ -51,6 +51,9 @@ UNDECLARED_PROXY = (
     "This request came through a proxy that LASTACROSS_TRUSTED_PROXIES does not list, "
     "so the server cannot tell whether it used HTTPS."
 )
+# The number of paths whose script is remembered, and how long such a path may be.
+MAX_REMEMBERED = 1_000
+MAX_REMEMBERED_CHARACTERS = 200
 UNLISTED_HOST = "LASTACROSS_ALLOWED_HOSTS does not name this host, so there is no redirect to it."
 
 
@@ -70,9 +73,11 @@ class _Entry:
         is_static = handler.static_dir is not None or handler.static_files is not None
         try:
             self._static = StaticHandler(handler, config) if is_static else None
-            self._script = None if is_static else contained(scripts(handler.script or AUTO))
+            script = None if is_static else contained(scripts(handler.script or AUTO))
         except ConfigError as error:
             raise ConfigError(error.message, file=handler.file, line=handler.line) from error
+        # The target of every path that this handler's script serves; None if it serves files.
+        self.target = None if script is None else _Target(script, handler)
         self.is_reserved = handler.url.removeprefix("^").startswith(RESERVED)
 
     def find(self, path: str) -> _Target | None:
@@ -81,7 +86,7 @@ class _Entry:
         if match is None:
             return None
         if self._static is None:
-            return _Target(self._script, self.handler) if self._script is not None else None
+            return self.target
         found = self._static.find(match)
         if found is None and not self.handler.require_matching_file:
             return _Target(_nothing, self.handler)
@@ -107,6 +112,7 @@ class Dispatcher:
         self._entries = [_Entry(handler, config, scripts) for handler in config.app.handlers]
         self._builtins = builtins
         self._refuse = refuse
+        self._remembered: dict[str, _Target] = {}
 
     def __call__(self, environ: Environ, start_response: Start) -> Body:
         """Serve one request."""
@@ -136,7 +142,7 @@ class Dispatcher:
 
     def _find(self, path: str, who: login.Visitor) -> _Target | None:
         if not f"{path}/".startswith(RESERVED):
-            return _first(self._entries, path)
+            return self._remembered.get(path) or self._first_for(path)
         builtin = self._builtin(path)
         if who is login.Visitor.SYSTEM:
             return _first(self._entries, path) or (_Target(builtin) if builtin is not None else None)
@@ -147,6 +153,17 @@ class Dispatcher:
             or _first([entry for entry in self._entries if entry.is_reserved], path)
             or (_first(self._entries, path) if who in INTERNAL else None)
         )
+
+    def _first_for(self, path: str) -> _Target | None:
+        """The target of a path that is not reserved, remembered if no file can change it."""
+        entry = next((each for each in self._entries if each.handler.pattern.match(path)), None)
+        if entry is None or entry.target is None:
+            return _first(self._entries, path)
+        if len(path) <= MAX_REMEMBERED_CHARACTERS:
+            if len(self._remembered) >= MAX_REMEMBERED:
+                self._remembered.clear()
+            self._remembered[path] = entry.target
+        return entry.target
 
     def _builtin(self, path: str) -> Wsgi | None:
         if path in self._builtins:

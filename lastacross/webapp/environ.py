@@ -77,7 +77,7 @@ def is_internal(environ: Environ) -> bool:
 def path_of(environ: Environ) -> str:
     """The decoded path. WSGI passes the bytes as Latin-1 (PEP 3333); invalid UTF-8 becomes U+FFFD."""
     raw: str = environ.get("PATH_INFO") or "/"
-    return raw.encode("latin-1", "replace").decode("utf-8", "replace")
+    return raw if raw.isascii() else raw.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
 def request_id_of(environ: Environ) -> str | None:

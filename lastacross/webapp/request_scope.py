@@ -66,12 +66,8 @@ def layer(settings: Settings) -> Layer:
     def wrap(application: Wsgi) -> Wsgi:
         def serve(environ: Environ, start_response: Start) -> Body:
             environ[SERVER_SOFTWARE] = os.environ.get(SERVER_SOFTWARE) or settings.server_software
-            request = CurrentRequest(
-                method=str(environ.get("REQUEST_METHOD", "GET")),
-                host=str(environ.get("HTTP_HOST", "")).lower(),
-                path=path_of(environ),
-            )
-            with answering(request):
+            method, host = str(environ.get("REQUEST_METHOD", "GET")), str(environ.get("HTTP_HOST", ""))
+            with answering(CurrentRequest(method, host.lower(), path_of(environ))):
                 return application(environ, start_response)
 
         return serve

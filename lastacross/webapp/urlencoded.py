@@ -29,6 +29,9 @@ def parse(body: bytes, max_fields: int | None = None, charset: str = "utf-8") ->
     """
     if max_fields is not None and body.count(b"&") >= max_fields:
         raise FormError.of_fields(max_fields)
+    if charset == "utf-8" and b"%" not in body and b"+" not in body and body.isascii():
+        pairs = (pair.partition("=") for pair in body.decode("ascii").split("&") if pair)
+        return [(name, value) for name, _, value in pairs]
     if charset == "utf-8" and not body.isascii():
         # The result is the same as if the text had been decoded before it was split, because an escape never
         # completes a raw byte sequence.

@@ -3,7 +3,8 @@
 webapp2 3.0.0b1 logs an exception itself and answers with WebOb's bare page. That can be changed through
 webapp2's own table of error handlers, so applications need no changes. Each route that webapp2 tries asks the
 request for its path, and WebOb quotes the path anew each time. We read a form
-that is in memory, such as a task's, without WebOb's code for uploaded files. ``webapp2_extras.jinja2`` loads
+that is in memory, such as a task's, without WebOb's code for uploaded files, and make requests and responses
+without repeating what is the same for each of them. ``webapp2_extras.jinja2`` loads
 two extensions that Jinja2 3.1 has built in and no longer names.
 """
 
@@ -24,6 +25,8 @@ _JINJA2 = "webapp2_extras.jinja2"
 _BUILT_IN_EXTENSIONS = ("jinja2.ext.autoescape", "jinja2.ext.with_")
 # The environ key for the encoding of addresses, for applications that do not use UTF-8.
 _ENCODING = "webob.url_encoding"
+# webapp2's class declares these attributes, so WebOb does not keep them in the environ.
+_PLAIN_ATTRIBUTES = frozenset({"app", "response", "route", "route_args", "route_kwargs", "registry"})
 
 
 @functools.lru_cache(maxsize=512)
@@ -34,6 +37,20 @@ def _quoted(script_name: str, path_info: str) -> str:
 
 class _Request(webapp2.Request):  # type: ignore[misc]
     """webapp2's request class, except that it quotes its path and builds its fields only once."""
+
+    def __init__(self, environ: Any, *args: Any, **kwargs: Any) -> None:
+        if args or kwargs or type(environ) is not dict:
+            super().__init__(environ, *args, **kwargs)
+        else:
+            # The result is the same as that of the two constructors.
+            self.__dict__.update(environ=environ, registry={})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Same as WebOb's, without its search for the attributes that webapp2 itself sets."""
+        if name in _PLAIN_ATTRIBUTES:
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
 
     @property
     def path(self) -> str:
@@ -66,11 +83,49 @@ class _Request(webapp2.Request):  # type: ignore[misc]
     @property
     def params(self) -> Any:
         """Same as WebOb's: the fields of the query and the form, rebuilt only when one of them changes."""
+        environ = self.environ
+        known = environ.get(_PARAMS)
+        query = environ.get("QUERY_STRING", "")
+        if known is not None and known[1] == query and known[0].dicts[1] is webob_compat.kept_form(environ):
+            return known[0]
         get, post = self.GET, self.POST
-        known = self.environ.get(_PARAMS)
-        if known is None or known.dicts[0] is not get or known.dicts[1] is not post:
-            known = self.environ[_PARAMS] = NestedMultiDict(get, post)
-        return known
+        if known is not None and known[0].dicts[0] is get and known[0].dicts[1] is post:
+            return known[0]
+        found = NestedMultiDict(get, post)
+        environ[_PARAMS] = (found, query)
+        return found
+
+    def get_all(self, argument_name: Any, default_value: Any = None) -> Any:
+        """Same as webapp2's, which asks first for the request's charset and does not use it."""
+        found = self.params.getall(argument_name)
+        if not found:
+            return [] if default_value is None else default_value
+        return [each.value if isinstance(each, webapp2.cgi.FieldStorage) else each for each in found]
+
+
+class _Response(webapp2.Response):  # type: ignore[misc]
+    """webapp2's response class, except that its constructor computes its default values only once."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if args or kwargs or type(self) is not _Response:
+            super().__init__(*args, **kwargs)
+            return
+        defaults = self.default_content_type, self.default_charset, self.default_conditional_response
+        status, headers, is_conditional = _default_values(*defaults)
+        self.__dict__.update(
+            _status=status,
+            _headers=None,
+            _headerlist=list(headers),
+            conditional_response=is_conditional,
+            _app_iter=[b""],
+        )
+
+
+@functools.lru_cache(maxsize=16)
+def _default_values(*_defaults: Any) -> tuple[str, tuple[tuple[str, str], ...], bool]:
+    """The status, the headers and the kind of a response without arguments, with these class attributes."""
+    made = webapp2.Response()
+    return made.status, tuple(made.headerlist), made.conditional_response
 
 
 def prepare(application: Wsgi) -> Wsgi:
@@ -79,6 +134,8 @@ def prepare(application: Wsgi) -> Wsgi:
         _leave_out_built_in_extensions(application.config)
         if application.request_class is webapp2.Request:
             application.request_class = _Request
+        if application.response_class is webapp2.Response:
+            application.response_class = _Response
         for status in sorted(exc.status_map):
             if status >= 400:
                 application.error_handlers.setdefault(status, note_error)

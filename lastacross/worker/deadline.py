@@ -53,8 +53,9 @@ class Deadlines:
     def __init__(self, on_stuck: Callable[[str], None], clock: Clock = SYSTEM) -> None:
         self._on_stuck = on_stuck
         self._clock = clock
-        # Handlers' threads use the plain lock, because `with` leaves no gap between acquiring it and the
-        # block. Condition's own __enter__ has such a gap, in which our error would leave the lock held
+        # Handlers' threads need the lock only beside an expired watch, because whoever removes a watch from
+        # `_watches` owns it. They use the plain lock, because `with` leaves no gap between acquiring it and
+        # the block. Condition's own __enter__ has such a gap, in which our error would leave the lock held
         # forever.
         self._mutex = threading.Lock()
         self._changed = threading.Condition(self._mutex)
@@ -89,9 +90,9 @@ class Deadlines:
     ) -> T:
         """Call the function, and raise DeadlineExceededError in it if it exceeds its deadline.
 
-        The error is armed and disarmed under a lock, so that it cannot land after this call has ended. A
-        context manager would not work, because the error could land inside its machinery before its exit code
-        runs.
+        Either this call or the watching thread removes the watch, so the error cannot land after this call
+        has ended. A context manager would not work, because the error could land inside its machinery before
+        its exit code runs.
         """
         watch = _Watch(self._clock.monotonic() + seconds, threading.get_ident(), label)
         try:
@@ -106,21 +107,23 @@ class Deadlines:
             raise
 
     def _arm(self, watch: _Watch) -> None:
-        with self._mutex:
-            self._watches[id(watch)] = watch
-            if watch.at < self._wakes_at:
+        self._watches[id(watch)] = watch
+        if watch.at < self._wakes_at:
+            with self._mutex:
                 self._changed.notify()
 
     def _disarm(self, watch: _Watch) -> None:
         while True:
             try:
-                with self._mutex:
-                    self._watches.pop(id(watch), None)
-                    if watch.has_fired:
-                        # The error is armed but may not have been raised yet, so cancel it before it hits
-                        # other code.
-                        _set_async_exc(watch.thread_id, None)
-                    return
+                if self._watches.pop(id(watch), None) is None:
+                    # The watching thread may be at work on it, so wait until it is done.
+                    with self._mutex:
+                        self._watches.pop(id(watch), None)
+                if watch.has_fired:
+                    # The error is armed but may not have been raised yet, so cancel it before it hits other
+                    # code.
+                    _set_async_exc(watch.thread_id, None)
+                return
             except DeadlineExceededError:
                 # The error arrived just as the function returned, so it no longer matters.
                 continue
@@ -131,7 +134,9 @@ class Deadlines:
             with self._changed:
                 if not self._is_running:
                     return
-                first = min(self._watches.values(), key=lambda watch: watch.at, default=None)
+                # A handler that starts during the search may be missed, so it must notify this thread.
+                self._wakes_at = math.inf
+                first = min(list(self._watches.values()), key=lambda watch: watch.at, default=None)
                 wait_seconds = first.at - self._clock.monotonic() if first else math.inf
                 if first is None or wait_seconds > 0:
                     self._wakes_at = first.at if first else math.inf
@@ -149,17 +154,23 @@ class Deadlines:
             _log.exception("deadline.stuck", label=label)
 
     def _expire(self, watch: _Watch) -> str | None:
+        if self._watches.pop(id(watch), None) is None:
+            # Its handler has just ended.
+            return None
         if watch.has_fired:
-            del self._watches[id(watch)]
             return watch.label
+        self._interrupt(watch)
+        self._watches[id(watch)] = watch
+        return None
+
+    def _interrupt(self, watch: _Watch) -> None:
         if watch.cancelled is None:
             call = cancellation.running_in(watch.thread_id)
             if call is not None and call.request():
                 watch.cancelled = call
                 watch.at += CANCEL_SECONDS
-                return None
+                return
         watch.has_fired = True
         watch.at += GRACE_SECONDS
         if watch.cancelled is None or not watch.cancelled.is_cancelled:
             _set_async_exc(watch.thread_id, id(DeadlineExceededError))
-        return None

@@ -17,7 +17,7 @@ from lastacross import log_context, logs, tracing
 from lastacross.broker import CurrentTask, Leased, delivering, is_reserved
 from lastacross.config import CRON_QUEUE
 from lastacross.errors import DeadlineExceededError
-from lastacross.webapp import CRON, CRON_HEADER, CRON_SOURCE_ADDRESS, FAILURE, SOURCE_ADDRESS
+from lastacross.webapp import CRON, CRON_HEADER, CRON_SOURCE_ADDRESS, FAILURE, SOURCE_ADDRESS, TASK
 from lastacross.worker.deadline import Deadlines
 
 WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -26,8 +26,14 @@ DirectCall = Callable[[bytes], int]
 
 DEFAULT_DEADLINE_SECONDS = 600.0
 KEPT_RESPONSE_BYTES = 2048
+# The number of prepared environs, and the length of the longest URL for which one is kept.
+MAX_TEMPLATES = 256
+MAX_TEMPLATE_URL_CHARACTERS = 500
 # The span of the delivery, in a field that only a task in an isolated process has.
 DELIVERY_TRACE = b"delivery_trace"
+
+# A task's queue, method, URL and own headers, and whether it has a body.
+_TemplateKey = tuple[str, str, str, bytes | None, bool]
 
 _log = logs.get("lastacross.delivery")
 
@@ -87,6 +93,7 @@ class Delivery:
         self._direct_calls = direct_calls
         self._deadline_seconds = deadline_seconds
         self._base = base_environ(host)
+        self._templates: dict[_TemplateKey, dict[str, Any]] = {}
 
     def deliver(self, task: Leased) -> Outcome:
         """Run one attempt to completion; never raises the handler's exceptions."""
@@ -170,23 +177,36 @@ class Delivery:
         return status, explained(status, next(places, None), text)
 
     def _environ(self, task: Leased, current: CurrentTask, method: str, url: str) -> dict[str, Any]:
-        path, _, query = url.partition("?")
         body = task.body
-        environ = self._base.copy()
-        environ.update(
-            {
-                "REQUEST_METHOD": method,
-                "PATH_INFO": _decoded(path),
-                "QUERY_STRING": query,
-                "CONTENT_LENGTH": str(len(body)),
-                "wsgi.input": io.BytesIO(body),
-                "lastacross.task": current,
-            }
-        )
-        environ.update(request_headers(task, current))
+        key = (task.queue, method, url, task.fields.get(b"headers"), bool(body))
+        template = self._templates.get(key)
+        if template is None:
+            template = self._new_template(key, task)
+        environ = template.copy()
+        environ["CONTENT_LENGTH"] = str(len(body))
+        environ["wsgi.input"] = io.BytesIO(body)
+        environ[TASK] = current
+        _add_own_headers(environ, task, current)
         if CRON_HEADER in environ:
             environ.update({CRON: current, "REMOTE_ADDR": CRON_SOURCE_ADDRESS})
         return environ
+
+    def _new_template(self, key: _TemplateKey, task: Leased) -> dict[str, Any]:
+        """The part of the environ that all tasks with this queue, request and headers have in common."""
+        _, method, url, *_ = key
+        path, _, query = url.partition("?")
+        template = {
+            **self._base,
+            "REQUEST_METHOD": method,
+            "PATH_INFO": _decoded(path),
+            "QUERY_STRING": query,
+            **_common_headers(task),
+        }
+        if len(url) <= MAX_TEMPLATE_URL_CHARACTERS:
+            if len(self._templates) >= MAX_TEMPLATES:
+                self._templates.clear()
+            self._templates[key] = template
+        return template
 
 
 def current_of(task: Leased) -> CurrentTask:
@@ -194,13 +214,13 @@ def current_of(task: Leased) -> CurrentTask:
     failures = task.failures
     retry_count = failures + task.lost
     return CurrentTask(
-        id=task.id,
-        name=task.name,
-        queue_name=task.queue,
-        attempt=retry_count + 1,
-        retry_count=retry_count,
-        execution_count=failures - task.unreached,
-        member=task.member,
+        task.id,
+        task.name,
+        task.queue,
+        retry_count + 1,
+        retry_count,
+        failures - task.unreached,
+        task.member,
         request=task.request,
     )
 
@@ -267,20 +287,17 @@ def request_headers(task: Leased, current: CurrentTask) -> dict[str, str]:
 
     Rules: docs/appengine.md, "Delivery".
     """
-    headers = {
-        "HTTP_X_APPENGINE_QUEUENAME": current.queue_name,
-        "HTTP_X_APPENGINE_TASKNAME": current.name,
-        "HTTP_X_APPENGINE_TASKRETRYCOUNT": str(current.retry_count),
-        "HTTP_X_APPENGINE_TASKEXECUTIONCOUNT": str(current.execution_count),
-        "HTTP_X_APPENGINE_TASKETA": task.eta_text,
-    }
+    headers = _common_headers(task)
+    _add_own_headers(headers, task, current)
+    return headers
+
+
+def _common_headers(task: Leased) -> dict[str, str]:
+    """The headers that all attempts of similar tasks have in common."""
+    headers = {"HTTP_X_APPENGINE_QUEUENAME": task.queue}
     if task.queue == CRON_QUEUE:
         headers[CRON_HEADER] = "true"
         headers["HTTP_X_APPENGINE_QUEUENAME"] = CRON_QUEUE_SHOWN
-    if task.previous_response is not None:
-        headers["HTTP_X_APPENGINE_TASKPREVIOUSRESPONSE"] = task.previous_response
-    if tracing.active is not None and (traceparent := tracing.active.traceparent()):
-        headers[tracing.HEADER] = traceparent
     own = task.fields.get(b"headers")
     if own is not None:
         headers.update(_settable(own))
@@ -289,6 +306,19 @@ def request_headers(task: Leased, current: CurrentTask) -> dict[str, str]:
     agent = headers.get("HTTP_USER_AGENT")
     headers["HTTP_USER_AGENT"] = f"{agent} {USER_AGENT}" if agent else USER_AGENT
     return headers
+
+
+def _add_own_headers(headers: dict[str, Any], task: Leased, current: CurrentTask) -> None:
+    """Add the headers that describe this attempt."""
+    headers["HTTP_X_APPENGINE_TASKNAME"] = current.name
+    headers["HTTP_X_APPENGINE_TASKRETRYCOUNT"] = str(current.retry_count)
+    headers["HTTP_X_APPENGINE_TASKEXECUTIONCOUNT"] = str(current.execution_count)
+    headers["HTTP_X_APPENGINE_TASKETA"] = task.eta_text
+    if task.previous_response is not None:
+        headers["HTTP_X_APPENGINE_TASKPREVIOUSRESPONSE"] = task.previous_response
+    if tracing.active is not None and (traceparent := tracing.active.traceparent()):
+        # The task's own header wins.
+        headers.setdefault(tracing.HEADER, traceparent)
 
 
 @functools.lru_cache(maxsize=256)
