@@ -13,6 +13,7 @@ import os
 import queue
 import threading
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 from sqlalchemy import Engine, Update, update
 from sqlalchemy.exc import SQLAlchemyError
@@ -27,6 +28,7 @@ CHUNK = 500
 FORK_PATIENCE_SECONDS = 1.0
 
 _Noted = tuple[Engine, Sequence[str], float]
+_Entry = TypeVar("_Entry")
 
 _log = logs.get("lastacross.taskqueue")
 
@@ -43,6 +45,8 @@ class Marks:
     def __init__(self) -> None:
         # Each queue operation is atomic, so a deadline that interrupts a handler leaves no lock behind.
         self._noted: queue.SimpleQueue[_Noted] = queue.SimpleQueue()
+        # The thread waits here and leaves the entries where they are, so that a concurrent flush finds them.
+        self._wake_ups: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._writing = threading.Lock()
         self._thread: threading.Thread | None = None
         # This is per thread, because two threads may fork together and one may fail to get the lock.
@@ -56,6 +60,7 @@ class Marks:
             at: the time when the tasks were sent, in seconds since the epoch.
         """
         self._noted.put((datastore.engine(), task_ids, at))
+        self._wake_ups.put(None)
         thread = self._thread
         if thread is None or not thread.is_alive():
             # It would be harmless if two callers started a thread each.
@@ -65,7 +70,7 @@ class Marks:
     def flush(self) -> None:
         """Mark the tasks recorded so far. The relay handles tasks that cannot be marked."""
         with self._writing:
-            for engine, task_ids, at in _merged(self._take_all()):
+            for engine, task_ids, at in _merged(_taken(self._noted)):
                 # An engine that is no longer in use was disposed of. Using it again would leave it open.
                 if not datastore.is_in_use(engine):
                     continue
@@ -80,6 +85,9 @@ class Marks:
         pause = threading.Event()
         while self._is_noted():
             pause.wait(GATHER_SECONDS)
+            # Each entry is recorded before its wake-up, so this flush includes those of the wake-ups taken.
+            for _ in _taken(self._wake_ups):
+                pass
             try:
                 self.flush()
             except Exception:
@@ -89,18 +97,12 @@ class Marks:
     def _is_noted(self) -> bool:
         """Wait for a task to mark. If none arrives for a while, mark the thread as over and return False."""
         with contextlib.suppress(queue.Empty):
-            # Put the entry back, so that a concurrent flush finds it.
-            self._noted.put(self._noted.get(timeout=IDLE_SECONDS))
+            self._wake_ups.get(timeout=IDLE_SECONDS)
             return True
         self._thread = None
         # The order matters. Either a concurrent caller sees that there is no thread, or its entry is seen
         # here.
         return not self._noted.empty()
-
-    def _take_all(self) -> Iterator[_Noted]:
-        with contextlib.suppress(queue.Empty):
-            while True:
-                yield self._noted.get_nowait()
 
     def before_fork(self) -> None:
         """Wait for the running statement to end, because SQLite's locks are not inherited by a fork."""
@@ -110,6 +112,13 @@ class Marks:
         """Continue in the parent process, in the thread that forked."""
         if self._forking.has_lock:
             self._writing.release()
+
+
+def _taken(entries: "queue.SimpleQueue[_Entry]") -> Iterator[_Entry]:
+    """Take all entries that are in the queue now."""
+    with contextlib.suppress(queue.Empty):
+        while True:
+            yield entries.get_nowait()
 
 
 def _merged(noted: Iterator[_Noted]) -> list[_Noted]:
