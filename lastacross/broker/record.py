@@ -12,7 +12,7 @@ import os
 import pickle
 import pickletools
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -322,18 +322,21 @@ class NameMaker:
     """
 
     def __init__(self) -> None:
-        self._pid = 0
-        self._prefix = ""
-        self._counter = itertools.count(1)
+        # One object, because two threads may begin at the same time.
+        self._prefix_and_counter: tuple[str, Iterator[int]] | None = None
+
+    def begin_anew(self) -> None:
+        """Choose another prefix for the next name."""
+        self._prefix_and_counter = None
 
     def __call__(self) -> str:
         """Generate a new name."""
-        pid = os.getpid()
-        if pid != self._pid:
-            self._prefix = secrets.token_hex(8)
-            self._counter = itertools.count(1)
-            self._pid = pid
-        return f"{self._prefix}-{next(self._counter):x}"
+        found = self._prefix_and_counter
+        if found is None:
+            found = self._prefix_and_counter = secrets.token_hex(8), itertools.count(1)
+        prefix, counter = found
+        return f"{prefix}-{next(counter):x}"
 
 
 new_name = NameMaker()
+os.register_at_fork(after_in_child=new_name.begin_anew)

@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import logging
-import os
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -130,7 +129,7 @@ class Runner:
     def _run(
         self, server: Server, seed: str, what: tuple[Sequence[Decision], bool], log: Log | None
     ) -> Failure | None:
-        new_name._prefix, new_name._pid, new_name._counter = "n", os.getpid(), itertools.count(1)
+        new_name._prefix_and_counter = "n", itertools.count(1)
         taken: list[Decision] = []
         schedule, drains = what
         with _virtual_time() as begin:
