@@ -205,7 +205,8 @@ def settings_page() -> str:
 
 
 SETTINGS_INTRO = """Settings are environment variables. `lastacross config show` prints each value and
-its source. An empty value counts as unset. The folder `/srv/shop` in the defaults stands for the application's folder."""
+its source. An empty value counts as unset. The folder `/srv/shop` in the defaults stands for the
+application's folder."""
 SETTINGS_REST = """`LASTACROSS_APP` names the application's folder, as `--app` does.
 [Operations](../operations.md) explains how the settings work together."""
 SETTINGS = json.loads((Path(__file__).parent / "settings.json").read_text(encoding="utf-8"))
