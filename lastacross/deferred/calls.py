@@ -143,6 +143,10 @@ def task(
 def serialize(obj: Callable[..., object], /, *args: Any, **kwargs: Any) -> bytes:
     """Return the pickled and signed call, for use as a task's payload.
 
+    Args:
+        obj: a function, method, class or callable object that a worker can import.
+        args: its positional arguments, which are pickled, as ``kwargs`` are.
+
     Raises:
         ValueError: a worker could not call ``obj``, or ``obj`` or an argument cannot be pickled.
     """
