@@ -6,7 +6,7 @@ PYTHON ?=
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run admin-link test test-long check mutants faults format test-pythons test-versions lock audit bench bench-quick bench-test upgrade-fixture screenshots clean
+.PHONY: help run admin-link test test-long check mutants faults format test-pythons test-versions lock audit bench bench-quick bench-test upgrade-fixture screenshots reference docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -97,6 +97,14 @@ bench-test: ## run the benchmarks' own tests
 	@.ci/install-debian
 	@.ci/install "$(VENV)" "$(PYTHON)" requirements-dev.lock
 	$(BIN)/python -m pytest bench/tests
+
+reference: ## write docs/reference/ from the docstrings, settings and commands
+	@.ci/install "$(VENV)" "$(PYTHON)" requirements-dev.lock
+	@exec $(BIN)/python -m tests.docs.reference
+
+docs: ## build the documentation as a site with a search: build/site/index.html
+	@.ci/install "$(VENV)" "$(PYTHON)" requirements-dev.lock
+	@exec $(BIN)/python -m tests.docs.build_site
 
 clean: ## remove the virtual environments; data in var/ stays
 	rm -rf .venv .venv-* .bench build *.egg-info

@@ -10,12 +10,12 @@ from lastacross.config import app, handlers, known_keys
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
 def test_the_readme_is_short() -> None:
-    assert len(README.splitlines()) <= 90
+    assert len(README.splitlines()) <= 120
 
 
 def test_every_make_command_of_the_readme_is_a_target() -> None:

@@ -27,6 +27,10 @@ def send_message(client_id_or_token: str, message: str) -> None:
 def send_messages(client_id_or_token: str, messages: Iterable[str]) -> None:
     """Send several messages in order and in one round trip: either all are sent or none.
 
+    Args:
+        client_id_or_token: the receiver.
+        messages: strings of at most 32,767 characters each.
+
     Raises:
         InvalidChannelClientIdError, InvalidMessageError, StoreUnavailableError: as for ``send_message``.
     """

@@ -4,13 +4,13 @@
 
     with datastore.transaction() as t:
         t.session.add(Square(...))
-        taskqueue.add(url="/next", transactional=True)     # enqueued if, and only if, it commits
+        taskqueue.add(url="/next", transactional=True)  # enqueued if, and only if, it commits
 
     with datastore.session(read_only=True) as session:
         squares = session.scalars(select(Square)).all()
 
-    with datastore.join(my_session):                       # or datastore.join_django()
-        taskqueue.add(url="/next", transactional=True)     # enqueued when my_session commits
+    with datastore.join(my_session):  # or datastore.join_django()
+        taskqueue.add(url="/next", transactional=True)  # enqueued when my_session commits
 
 Each name is imported at its first use, because importing SQLAlchemy takes longer than a short command should.
 The module ``url`` checks DATABASE_URL, and ``migrate`` creates and changes tables.

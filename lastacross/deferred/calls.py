@@ -77,6 +77,22 @@ def defer(
 ) -> taskqueue.Task:
     """Call ``obj(*args, **kwargs)`` later, in a task; arguments with a leading underscore are task options.
 
+    Args:
+        obj: a function, method, class or callable object that a worker can import.
+        args: its positional arguments, which are pickled, as ``kwargs`` are.
+        _countdown: seconds from now until the task may run; not together with ``_eta``.
+        _eta: the time from which the task may run; without a time zone it is in UTC.
+        _headers: additional headers of the task's request.
+        _name: the task's name, which may be used once; by default a random one.
+        _target: the service that runs the task; by default the calling one.
+        _transactional: whether the task is added only if the current transaction commits.
+        _url: the URL of the task's request; by default the engine's own handler runs the call.
+        _retry_options: the task's rules for retries, in place of the queue's.
+        _queue: the queue's name.
+
+    Returns:
+        The added task.
+
     Raises:
         ValueError: a worker could not call ``obj`` (a lambda, a nested function, …), or ``obj`` or an
             argument cannot be pickled; the message names the remedy. The error is a
@@ -126,6 +142,10 @@ def task(
 
 def serialize(obj: Callable[..., object], /, *args: Any, **kwargs: Any) -> bytes:
     """Return the pickled and signed call, for use as a task's payload.
+
+    Args:
+        obj: a function, method, class or callable object that a worker can import.
+        args: its positional arguments, which are pickled, as ``kwargs`` are.
 
     Raises:
         ValueError: a worker could not call ``obj``, or ``obj`` or an argument cannot be pickled.

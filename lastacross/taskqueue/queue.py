@@ -45,6 +45,15 @@ def add(
 ) -> Task:
     """Add one task. This is a shorthand for ``Queue(queue_name).add(Task(payload, **task_options))``.
 
+    Args:
+        payload: the body of the task's request, as in ``Task``.
+        queue_name: the queue's name.
+        transactional: whether the task is added only if the current transaction commits.
+        task_options: the other arguments of ``Task``, such as ``url``, ``params`` and ``countdown``.
+
+    Returns:
+        The added task.
+
     Raises:
         InvalidTaskError: the task is invalid; the subclasses say why.
         TaskAlreadyExistsError, TombstonedTaskError: the name is in use, or was used recently.
@@ -342,6 +351,10 @@ class Queue:
         """Make a task's lease end ``lease_seconds`` from now; 0 returns the task immediately.
 
         This updates the task's ``eta`` but does not increase its ``retry_count``.
+
+        Args:
+            task: a task that ``lease_tasks`` returned.
+            lease_seconds: the new duration of the lease, in seconds; at most a week.
 
         Raises:
             TaskLeaseExpiredError: the lease has expired, or another caller has leased the task since then.
