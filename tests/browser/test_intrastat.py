@@ -57,8 +57,20 @@ def test_without_scripts_the_page_reloads_until_the_report_is_there(
     expect(page.locator("tbody tr")).to_have_count(50)
 
 
-def test_the_table_scrolls_in_its_box_by_keyboard(new_context: Callable[..., BrowserContext]) -> None:
+def test_each_row_is_a_card_on_a_phone(new_context: Callable[..., BrowserContext]) -> None:
     page = new_context(viewport={"width": 320, "height": 700}).new_page()
+    start(page)
+    expect(page).to_have_title(REPORT, timeout=60_000)
+    page.get_by_role("region", name="The rows").wait_for()
+
+    shown = "getComputedStyle(document.querySelector('.sheet td.number'), '::before').content"
+    assert page.evaluate(shown) == '"Net mass, kg"'
+    box = "document.querySelector('.sheet-box')"
+    assert page.evaluate(f"{box}.scrollWidth <= {box}.clientWidth")
+
+
+def test_the_table_scrolls_in_its_box_by_keyboard(new_context: Callable[..., BrowserContext]) -> None:
+    page = new_context(viewport={"width": 700, "height": 700}).new_page()
     start(page)
     box = page.get_by_role("region", name="The rows")
     # The page of a task that is done just now is drawn anew once more.

@@ -121,7 +121,8 @@ def test_a_quilt_completes_with_scripts_off(new_context: Callable[..., BrowserCo
     """The form, a page that reloads itself, the server's drawing."""
     page = new_context(java_script_enabled=False).new_page()
     path = watching.start(page, 8, 8, delay_ms=200)
-    expect(page.get_by_role("img")).to_have_attribute("aria-label", "64 of 64 squares done", timeout=60_000)
+    cloth = page.locator(".cloth svg")
+    expect(cloth).to_have_attribute("aria-label", "64 of 64 squares done", timeout=60_000)
     expect(page.get_by_role("status")).to_contain_text(FINISH_LINE, timeout=30_000)
     fills = {
         (int(patch.get_attribute("y") or -1), int(patch.get_attribute("x") or -1)): patch.get_attribute(
