@@ -93,7 +93,8 @@ def bound_socket(settings: Settings) -> socket.socket:
 def _cannot_listen(settings: Settings, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE and settings.is_dev:
         command = "make run" if "MAKELEVEL" in os.environ else "lastacross dev"
-        return f"port {settings.port} on {settings.host} is in use: PORT={settings.port + 1} {command}"
+        other = settings.port + 1 if settings.port < 65_535 else settings.port - 1
+        return f"port {settings.port} on {settings.host} is in use: PORT={other} {command}"
     if error.errno == errno.EADDRINUSE:
         return (
             f"PORT {settings.port} on {settings.host} is in use: stop the program that listens there, "

@@ -423,7 +423,8 @@ class Supervisor:
 
     def _reap_orphans(self) -> None:
         """Reap processes that children have left behind, whose parent is now this process."""
-        if self._preloading is None:
+        # Process 1, as in a container, is every orphan's parent.
+        if self._preloading is None and os.getpid() != 1:
             return
         clients = self._clients()
         own = {child.process.pid for child in self._children if child.process}
