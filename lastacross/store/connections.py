@@ -8,6 +8,8 @@ import os
 import threading
 from typing import Any
 
+import hiredis
+
 from lastacross import clock
 from lastacross.store.redis_compat import limit_answer
 
@@ -15,6 +17,18 @@ from lastacross.store.redis_compat import limit_answer
 FRESH_SECONDS = 0.1
 # No block waits for so long beyond its limit, because nothing in it waits for more than a few seconds.
 LEFT_OVER_SECONDS = 60.0
+
+
+# The number of forks between the program's start and this process. Comparing it takes no system call.
+_forks = 0
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
 
 
 class Limit(threading.local):
@@ -58,7 +72,7 @@ class Connections:
     def __init__(self, pool: Any, limit: Limit | None = None) -> None:
         self._pool = pool
         self._free: list[tuple[Any, float]] = []
-        self._pid = os.getpid()
+        self._forks = _forks
         self._limit = Limit() if limit is None else limit
 
     def within(self, seconds: float) -> "_Within":
@@ -80,7 +94,10 @@ class Connections:
         def ask() -> Any:
             if ends_at is not None:
                 limit_answer(connection, ends_at - clock.SYSTEM.monotonic())
-            connection.send_command(*command)
+            # redis-py's own `send_command` looks at each argument twice before it calls the same function.
+            # Its annotation is that of a tuple with one argument.
+            packed = hiredis.pack_command(command)  # type: ignore[arg-type]
+            connection.send_packed_command([packed])
             return connection.read_response()
 
         try:
@@ -99,9 +116,8 @@ class Connections:
         return answer
 
     def _take(self) -> Any:
-        pid = os.getpid()
-        if pid != self._pid:
-            self._free, self._pid = [], pid
+        if self._forks != _forks:
+            self._free, self._forks = [], _forks
         try:
             connection, used_at = self._free.pop()
         except IndexError:

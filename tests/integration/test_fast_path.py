@@ -68,7 +68,7 @@ ALWAYS = {
     "wsgi.url_scheme": "http",
     "REQUEST_METHOD": "POST",
 }
-FORM = {"params": {"row": "1", "text": "a b&c"}}
+FORM: dict[str, Any] = {"params": {"row": "1", "text": "a b&c"}}
 TASKS: dict[str, dict[str, Any]] = {
     "bytes": {"payload": b"\x00\xff"},
     "empty": {},
