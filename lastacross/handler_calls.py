@@ -73,7 +73,7 @@ def leave(forks: int, error: BaseException | None = None, *, has_failed: bool = 
         error: the exception with which the code ended, if any.
         has_failed: whether the code failed but has turned its exception into a response.
     """
-    if isinstance(error, ValueError | RuntimeError):
+    if error is not None and isinstance(error, ValueError | RuntimeError):
         _explain(error)
     if _forks != forks:
         _end(error, exit_code_of(error) if error is not None else int(has_failed))

@@ -43,7 +43,7 @@ FORM_CHARSETS = frozenset({"utf-8", "ascii", "iso8859-1", "iso8859-15", "cp1252"
 _REPLACED = frozenset({"utf-8", "ascii"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ContentType:
     """A Content-Type: its ``kind`` ("" for none) and its parameters by name, both in lower case."""
 
@@ -55,13 +55,13 @@ class ContentType:
         """Whether the body is declared as JSON."""
         return self.kind == JSON or self.kind.endswith("+json")
 
-    @property
+    @functools.cached_property
     def charset(self) -> str | None:
         """Python's name for the charset, UTF-8 by default; None for a charset that the web does not use."""
         given = self.parameters.get("charset", "").strip().lower()
         return _CHARSETS.get(given) if given else "utf-8"
 
-    @property
+    @functools.cached_property
     def boundary(self) -> str | None:
         """The boundary between the parts of a multipart body; None if it is invalid."""
         given = self.parameters.get("boundary", "").rstrip()

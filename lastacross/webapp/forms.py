@@ -49,7 +49,8 @@ def read(environ: Environ, make_body_seekable: Callable[[], None]) -> Any:
         return NoVars(f"Not an HTML form submission (Content-Type: {kind.kind})")
     if not _is_readable(kind):
         raise FormError(400, UNREADABLE)
-    make_body_seekable()
+    if not webob_compat.is_in_memory(environ):
+        make_body_seekable()
     fields, _files = _read(environ, kind, UNLIMITED)
     webob_compat.keep_form(environ, fields)
     return fields

@@ -13,7 +13,7 @@ from typing import Any
 
 import webapp2
 from webob import exc
-from webob.multidict import NestedMultiDict
+from webob.multidict import MultiDict, NestedMultiDict
 
 from lastacross.webapp import forms, webob_compat
 from lastacross.webapp.environ import FAILURE, REFUSAL, Refusal, Wsgi, note_missing_url
@@ -83,17 +83,14 @@ class _Request(webapp2.Request):  # type: ignore[misc]
     @property
     def params(self) -> Any:
         """Same as WebOb's: the fields of the query and the form, rebuilt only when one of them changes."""
-        environ = self.environ
-        known = environ.get(_PARAMS)
-        query = environ.get("QUERY_STRING", "")
-        if known is not None and known[1] == query and known[0].dicts[1] is webob_compat.kept_form(environ):
-            return known[0]
-        get, post = self.GET, self.POST
-        if known is not None and known[0].dicts[0] is get and known[0].dicts[1] is post:
-            return known[0]
-        found = NestedMultiDict(get, post)
-        environ[_PARAMS] = (found, query)
-        return found
+        query, post = self.environ.get("QUERY_STRING", ""), self.POST
+        known = self.environ.get(_PARAMS)
+        if known is None or known[0] != query or known[1].dicts[1] is not post:
+            # WebOb's dict of the query refers to the environ, so each request would be left to the garbage
+            # collector.
+            get = self.GET if query else MultiDict()
+            known = self.environ[_PARAMS] = (query, NestedMultiDict(get, post))
+        return known[1]
 
     def get_all(self, argument_name: Any, default_value: Any = None) -> Any:
         """Same as webapp2's, which asks first for the request's charset and does not use it."""

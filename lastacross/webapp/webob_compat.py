@@ -18,6 +18,7 @@ from lastacross.webapp.content_type import ContentType
 from lastacross.webapp.environ import Environ
 
 _FORM = "webob._parsed_post_vars"
+_IS_SEEKABLE = "webob.is_body_seekable"
 _COOKIES = "webob._parsed_cookies"
 
 # The code that reads a form; it is used to recognize such code in a traceback.
@@ -33,6 +34,11 @@ def kept_form(environ: Environ) -> Any:
     """The fields stored for this body; None if none are stored."""
     found: tuple[Any, Any] | None = environ.get(_FORM)
     return found[0] if found is not None and found[1] is environ["wsgi.input"] else None
+
+
+def is_in_memory(environ: Environ) -> bool:
+    """Whether ``Request.make_body_seekable`` would only go to the beginning of the body."""
+    return bool(environ.get(_IS_SEEKABLE)) and environ.get("CONTENT_LENGTH") not in (None, "", "0")
 
 
 def keep_cookies(environ: Environ, header: str) -> None:

@@ -1,6 +1,10 @@
 """Signatures: what is altered, foreign or too old is refused."""
 
+import hashlib
+import hmac
+
 import pytest
+from itsdangerous import Signer
 
 from lastacross.errors import BadSignatureError, ConfigError, ExpiredSignatureError
 from lastacross.signing import Signatures
@@ -13,6 +17,15 @@ def test_what_was_signed_is_verified() -> None:
     """Any bytes, the signature's own separator among them."""
     payload = b"\x00.a.b\xff" * 100
     assert OURS.verify("deferred", OURS.sign("deferred", payload)) == payload
+
+
+def test_releases_that_sign_with_itsdangerous_understand_ours_and_we_understand_theirs() -> None:
+    key = hmac.digest(b"a secret key of the tests, long enough", b"lastacross.deferred", "sha256")
+    theirs = Signer(key, key_derivation="none", digest_method=hashlib.sha256)
+    for payload in (b"", b"payload", b"\x00.a.b\xff" * 100):
+        signed = theirs.sign(payload)
+        assert signed == OURS.sign("deferred", payload)
+        assert OURS.verify("deferred", signed) == payload
 
 
 @pytest.mark.parametrize(
