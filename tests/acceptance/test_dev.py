@@ -273,7 +273,11 @@ def answers(dev: Dev) -> bool:
         return False
 
 
-def test_a_taken_port_is_one_line_with_the_remedy(shop: Dev, tmp_path: Path) -> None:
+def test_a_taken_port_is_one_line_with_the_remedy(
+    shop: Dev, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # `make test` sets it.
+    monkeypatch.delenv("MAKELEVEL", raising=False)
     port = int(shop.url.rpartition(":")[2])
     environ = {"PORT": str(port), "LASTACROSS_DATA_DIR": str(tmp_path / "var")}
     for more, command in (({}, "lastacross dev"), ({"MAKELEVEL": "1"}, "make run")):
