@@ -38,7 +38,8 @@ def command(
 
 def environ_of(folder: Path) -> dict[str, str]:
     """An environment in which commands find this checkout, and none of our own settings."""
-    found = {name: value for name, value in os.environ.items() if not name.startswith("LASTACROSS_")}
+    mine = ("LASTACROSS_", "PYTEST_")
+    found = {name: value for name, value in os.environ.items() if not name.startswith(mine)}
     return {
         **found,
         "PYTHONPATH": str(ROOT),
