@@ -2,9 +2,10 @@
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar, get_args
 
 from lastacross.longtasks.handler import LongRunningTaskHandler
 from lastacross.longtasks.hooks import OPTIONS
@@ -129,7 +130,7 @@ class _Call:
         if missing := sorted(required - set(names)):
             raise TypeError(f"{name} needs {missing[0]!r}, which is not in parameters={names!r}")
         defaults = {key: found[key].default for key in own if key not in required}
-        files = {key for key in own if found[key].annotation in (UploadedFile, UploadedFile.__name__)}
+        files = {key for key in own if _takes_file(found[key].annotation)}
         special = frozenset({PROGRESS, ALL} & found.keys())
         passed = tuple(key for key in names if key in own or takes_any)
         return cls(function, names, passed, frozenset(required), defaults, frozenset(files), special)
@@ -138,6 +139,18 @@ class _Call:
         """The text of a form's empty field."""
         default = self.defaults.get(name)
         return "" if default is None else str(default)
+
+
+def _takes_file(annotation: object) -> bool:
+    """Whether a parameter with this annotation is a file; it is text under ``from __future__``."""
+    if isinstance(annotation, str):
+        return UploadedFile.__name__ in re.findall(r"\w+", annotation)
+    return annotation is UploadedFile or UploadedFile in get_args(annotation)
+
+
+def _is_empty(value: object) -> bool:
+    """Whether a form's field was left empty."""
+    return value == "" or (isinstance(value, UploadedFile) and not value.filename and not value.body)
 
 
 class _FunctionHandler(LongRunningTaskHandler):
@@ -161,14 +174,25 @@ class _FunctionHandler(LongRunningTaskHandler):
         self.render_engine_page("longtask/form.html", takes_files=self.takes_files, **values)
 
     def prepare_task(self, parameters: Parameters) -> None:
-        """Refuse a request without a required parameter."""
+        """Refuse a request without a required parameter, or with text for a file or a file for text.
+
+        An empty file field is no file.
+        """
         for name in self.call.names:
-            if name in self.call.required and parameters.get(name, "") == "":
+            if name in self.call.required and _is_empty(parameters.get(name, "")):
                 raise BadInputError(name, "is missing")
+            takes_file = name in self.call.files
+            given = [value for value in parameters.get_all(name) if not _is_empty(value)]
+            if any(isinstance(value, UploadedFile) is not takes_file for value in given):
+                raise BadInputError(name, "must be a file" if takes_file else "must be text, not a file")
 
     def execute_task(self, parameters: Parameters) -> Any:
         """Call the function; the caller awaits a coroutine."""
         given = {name: parameters[name] for name in self.call.passed if name in parameters}
+        # A browser sends a file field that was left empty, too.
+        for name in self.call.files:
+            if _is_empty(given.get(name, "")):
+                given.pop(name, None)
         if PROGRESS in self.call.special:
             given[PROGRESS] = self._progress
         if ALL in self.call.special:

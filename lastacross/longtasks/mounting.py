@@ -9,7 +9,7 @@ from lastacross.longtasks import frame
 from lastacross.longtasks.functions import TaskFunction, function
 from lastacross.longtasks.handler import LongRunningTaskHandler
 from lastacross.longtasks.listing import ListHandler
-from lastacross.webapp import Mounted, as_wsgi
+from lastacross.webapp import Mounted, as_wsgi, is_asgi
 
 Task = type[LongRunningTaskHandler] | type[ListHandler] | TaskFunction[Any, Any] | Callable[..., Any]
 
@@ -30,7 +30,7 @@ def mount(
         application: a WSGI or ASGI application, such as Flask's, Django's or FastAPI's.
         tasks: each path and its ``LongRunningTaskHandler`` class or function; a list of functions decorated
             with ``function`` is enough, because they have their own paths. A path may have variables, such
-            as ``/report/<month>``.
+            as ``/report/<month>``; a path without variables takes precedence.
         page: the application's own frame, called as ``page(title=…, head=…, body=…)``. All three are safe
             HTML; it returns the whole page. Flask's context is there.
         list_path: the path of the visitor's own tasks; None for no list.
@@ -43,9 +43,7 @@ def mount(
         ValueError: a path is invalid, or is mounted twice.
         ConfigError: the application is an ASGI application and a2wsgi is not installed.
     """
-    if not callable(application) or inspect.ismodule(application):
-        kind = type(application).__name__
-        raise TypeError(f"longtask.mount takes a WSGI or ASGI application, not a {kind}")
+    _check_application(application)
     if page is not None and not callable(page):
         raise TypeError(f"longtask.mount: page must be a callable, not a {type(page).__name__}")
     handlers: dict[str, type[Any]] = {}
@@ -55,12 +53,42 @@ def mount(
         if path in handlers:
             raise ValueError(f"longtask.mount: {path!r} is mounted twice")
         handlers[path] = handler
+    # A path without variables is more specific: `/report/mine` must not be a month of `/report/<month>`.
+    handlers = dict(sorted(handlers.items(), key=lambda item: "<" in item[0]))
     name = getattr(application, "__name__", type(application).__name__)
     on_error = None if page is None else frame.answer_error
     mounted = Mounted(as_wsgi(application, name), handlers, on_error)
     if page is not None:
         mounted.handlers.registry[frame.PAGE] = application, page
     return mounted
+
+
+def _check_application(application: Any) -> None:
+    """Refuse anything that is neither a WSGI nor an ASGI application.
+
+    Raises:
+        TypeError: with the remedy, for example for a function that makes an application.
+    """
+    takes = "longtask.mount takes a WSGI or ASGI application, not"
+    if not callable(application) or inspect.ismodule(application):
+        raise TypeError(f"{takes} a {type(application).__name__}")
+    name = getattr(application, "__name__", type(application).__name__)
+    if inspect.isclass(application) and not hasattr(application, "__iter__") and not is_asgi(application):
+        raise TypeError(f"{takes} the class {name}; make an instance of it first")
+    if not is_asgi(application) and not _takes_two(application):
+        raise TypeError(f"{takes} {name}; if it makes an application, mount {name}()")
+
+
+def _takes_two(application: Any) -> bool:
+    """Whether a WSGI server may call this with its two arguments; True if nobody can know."""
+    try:
+        inspect.signature(application).bind({}, None)
+    except TypeError:
+        return False
+    except ValueError:
+        # Some callables written in C have no signature.
+        pass
+    return True
 
 
 def _handlers(

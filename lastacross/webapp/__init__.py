@@ -30,7 +30,7 @@ from lastacross.webapp.mounting import Mounted
 from lastacross.webapp.operations import ENDS, Operation, duration, instant
 from lastacross.webapp.refused_deliveries import refused_in_last_hour
 from lastacross.webapp.request_scope import SERVER_SOFTWARE, current_request
-from lastacross.webapp.script import as_wsgi, load_script, serves_itself
+from lastacross.webapp.script import as_wsgi, is_asgi, load_script, serves_itself
 from lastacross.webapp.security_headers import DEFAULTS
 from lastacross.webapp.stack import inside, outside
 from lastacross.webapp.started import SignedList, is_started_by, remember_started
@@ -79,6 +79,7 @@ __all__ = [
     "health",
     "inside",
     "instant",
+    "is_asgi",
     "is_internal",
     "is_started_by",
     "json_body",

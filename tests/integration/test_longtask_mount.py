@@ -1,6 +1,7 @@
 """``longtask.mount``: long tasks beside applications of several frameworks, from classes and functions."""
 
 import asyncio
+import io
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -8,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import webapp2
 
 import longtask
 from lastacross import config, webapp
 from lastacross.errors import ConfigError
+from lastacross.longtasks import progress
 from tests.support import databases
 from tests.support.longtask_lab import ID, JOB, JSON, Lab, id_in, running_lab
 from tests.support.redis_server import RedisServer
@@ -296,6 +299,97 @@ def test_the_engine_finds_the_routes_of_both(serve: Callable[..., Lab]) -> None:
 PATHS = ["/_ah/queue/own", "/report", "/_ah/queue/other"]
 
 
+def test_a_path_without_variables_takes_precedence(serve: Callable[..., Lab]) -> None:
+    mounted = """
+app = longtask.mount(inner, {"/of/<month>": Report, "/of/sum": add_up}, list_path="/of/mine")
+"""
+    lab = serve(FLASK + TASKS + mounted)
+
+    assert "Your long tasks" in lab.client.get("/of/mine").text
+    assert "Add up" in lab.client.get("/of/sum").text
+    assert lab.start("/of/11")
+
+
+def test_a_handler_may_admit_only_its_own_visitors(serve: Callable[..., Lab]) -> None:
+    guarded = """
+from lastacross.webapp import is_internal
+
+class Guarded(Report):
+    def dispatch(self):
+        if not is_internal(self.request.environ) and self.request.cookies.get("customer") != "7":
+            self.abort(403)
+        return super().dispatch()
+
+TASKS = {"/report": Guarded}
+"""
+    lab = serve(FLASK + TASKS + guarded + FRAME)
+
+    lab.client.get("/report", {"month": "11"}, status=403)
+    lab.client.set_cookie("customer", "7")
+    task_id = lab.start("/report", month="11")
+    assert lab.run().is_success
+    assert lab.query(task_id, "/report")["response"]["result"] == "the report of 11"
+    lab.client.reset()
+    lab.query(task_id, "/report", status=403)
+
+
+def test_a_cancelled_coroutine_stops_at_its_next_report(
+    serve: Callable[..., Lab], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "CHECK_SECONDS", 0)
+    text = """
+
+@longtask.function("/long", start_limit=None)
+async def long(progress):
+    for step in range(3):
+        await asyncio.sleep(0)
+        SEEN.append(step)
+        CANCEL[0]()
+        progress("Working", step, 3)
+
+SEEN, CANCEL = [], []
+"""
+    lab = serve(FASTAPI + text + 'app = longtask.mount(inner, {"/long": long})')
+    task_id = lab.start("/long")
+    lab.main.CANCEL.append(
+        lambda: lab.client.post(f"/long?{JOB}=cancel&{ID}={task_id}", headers=JSON, status=200)
+    )
+
+    assert lab.run().is_success
+    assert (lab.main.SEEN, lab.row(task_id).status) == ([0], "cancelled")
+
+
+def test_the_applications_own_answers_and_exceptions_pass_unchanged(serve: Callable[..., Lab]) -> None:
+    text = """
+
+ENVIRONS = []
+
+def inner(environ, start_response):
+    ENVIRONS.append(environ)
+    if environ["PATH_INFO"] == "/fail":
+        raise LookupError("the application's own")
+    start_response("203 Own", [("Content-Type", "text/own"), ("X-Own", "1")])
+    return own(environ["wsgi.input"].read())
+
+def own(body):
+    yield b"got "
+    yield body
+
+import longtask
+app = longtask.mount(inner, {"/report": longtask.ListHandler})
+"""
+    lab = serve(text)
+
+    answer = lab.client.post("/reports", b"raw", content_type="application/x-own", status=203)
+    assert (answer.body, answer.headers["X-Own"]) == (b"got raw", "1")
+    outer = {"PATH_INFO": "/reports", "wsgi.input": io.BytesIO(b""), "own": object()}
+    assert list(lab.main.app(outer, lambda *_: None)) == [b"got ", b""]
+    assert lab.main.ENVIRONS[-1] is outer
+    with pytest.raises(LookupError, match="the application's own"):
+        lab.main.app({"PATH_INFO": "/fail"}, None)
+    lab.client.get("/fail", status=500)
+
+
 # --- wrong arguments ----------------------------------------------------------------------
 
 
@@ -310,6 +404,11 @@ def plain(month: str = "1") -> str:
     return month
 
 
+def create_app() -> Any:
+    """Makes an application."""
+    return wsgi
+
+
 class Task(longtask.LongRunningTaskHandler):
     """A task of a class."""
 
@@ -319,6 +418,9 @@ class Task(longtask.LongRunningTaskHandler):
     [
         (("main.app", {}), {}, "takes a WSGI or ASGI application, not a str"),
         ((asyncio, {}), {}, "not a module"),
+        ((create_app, {}), {}, "not create_app; if it makes an application, mount create_app()"),
+        ((len, {}), {}, "not len"),
+        ((webapp2.WSGIApplication, {}), {}, "not the class WSGIApplication; make an instance of it first"),
         ((wsgi, "/report"), {}, "a list of functions, not a str"),
         ((wsgi, 7), {}, "a list of functions, not a int"),
         ((wsgi, {"/report": "wsgi"}), {}, "'wsgi' at '/report' is neither a LongRunningTaskHandler"),
