@@ -310,6 +310,35 @@ app = longtask.mount(inner, {"/of/<month>": Report, "/of/sum": add_up}, list_pat
     assert lab.start("/of/11")
 
 
+UPLOAD = """
+
+@longtask.function("/upload", start_limit=None)
+def upload(rows: longtask.UploadedFile, month="1", more: longtask.UploadedFile | None = None):
+    return f"{len(rows.body)} bytes of {month}, more: {more}"
+
+TASKS = {"/upload": upload}
+"""
+
+
+@pytest.mark.parametrize("future", ["", "from __future__ import annotations"])
+def test_a_parameter_annotated_as_a_file_takes_only_a_file(serve: Callable[..., Lab], future: str) -> None:
+    lab = serve(future + FLASK + UPLOAD + PLAIN)
+    rows, no_more = ("rows", "rows.csv", b"1,2"), ("more", "", b"")
+
+    def refused(fields: Any, *files: tuple[str, str, bytes]) -> tuple[str, str]:
+        answer = lab.client.post("/upload", fields, upload_files=files, headers=JSON, status=400)
+        return answer.json["error"]["field"], answer.json["error"]["message"]
+
+    assert "multipart/form-data" in lab.client.get("/upload").text
+    assert refused({"rows": "text"}) == ("rows", "must be a file")
+    assert refused({}, rows, ("month", "month.txt", b"2")) == ("month", "must be text, not a file")
+    assert refused({}, ("rows", "", b"")) == ("rows", "is missing")
+    answer = lab.client.post("/upload", {"month": "2"}, upload_files=[rows, no_more], status=303)
+    assert lab.run().is_success
+    task_id = id_in(answer.headers["Location"])
+    assert lab.query(task_id, "/upload")["response"]["result"] == "3 bytes of 2, more: None"
+
+
 def test_a_handler_may_admit_only_its_own_visitors(serve: Callable[..., Lab]) -> None:
     guarded = """
 from lastacross.webapp import is_internal
