@@ -73,9 +73,9 @@ audit: ## list the locked versions' vulnerabilities that the package index knows
 	@exec .venv-audit/bin/pip-audit --disable-pip --no-deps -r requirements.lock
 
 BENCH_OPTIONS = $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(PEERS),--peers $(PEERS)) \
-	$(if $(MEASURES),--measures $(MEASURES)) $(if $(TASKS),--tasks $(TASKS))
+	$(if $(MEASURES),--measures $(MEASURES)) $(if $(TASKS),--tasks $(TASKS)) $(if $(SETTINGS),--settings $(SETTINGS))
 
-bench: ## compare ours with the peers, 50 minutes: bench/RESULTS.md (ROUNDS=1 PEERS=deferred,rq MEASURES=drain TASKS=1000)
+bench: ## compare ours with the peers, 45 minutes: bench/RESULTS.md (ROUNDS=1 PEERS=deferred,rq MEASURES=drain TASKS=1000)
 	@.ci/install-debian
 	@.ci/install "$(VENV)" "$(PYTHON)" requirements-dev.lock
 	@exec $(BIN)/python -m bench.run $(BENCH_OPTIONS)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bench import environments, report, run
-from bench.contenders import CONTENDERS, MEASURES, plan
+from bench.contenders import CONTENDERS, FREE, MEASURES, plan
 
 ROUNDS = 2
 REGRESSION = 0.15
@@ -113,7 +113,7 @@ def main() -> int:
     run.stop_in_order()
     ours = [each for each in CONTENDERS if each.is_ours]
     try:
-        records, weather = run.measure(plan(ours, MEASURES, ROUNDS), 10_000)
+        records, weather = run.measure(plan(ours, MEASURES, ROUNDS, (FREE,)), 10_000)
     except KeyboardInterrupt:
         return 130
     now = run.collect("make bench-quick", 10_000, records, weather)

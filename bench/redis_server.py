@@ -4,6 +4,7 @@ import contextlib
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -39,11 +40,13 @@ def version() -> str:
 
 
 @contextlib.contextmanager
-def running(append_only: bool) -> Iterator[str]:
+def running(append_only: bool, *, core: int | None = None, delay_seconds: float = 0.0) -> Iterator[str]:
     """Start one, give its URL, end it and what it wrote.
 
     Args:
         append_only: keep an append-only file, synced each second, as our production does.
+        core: the only core that it may use; None: any.
+        delay_seconds: how much later everything arrives, in each direction.
 
     Raises:
         ServerError: there is no server, or it does not answer in time.
@@ -52,13 +55,25 @@ def running(append_only: bool) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="bench-redis-") as folder:
-        command = [binary(), "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", folder]
+        command = [
+            *pinned_to(core),
+            binary(),
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--save",
+            "",
+            "--dir",
+            folder,
+        ]
         command += ["--appendonly", "yes" if append_only else "no", "--appendfsync", "everysec"]
         # A session of its own: Ctrl-C must not end it before the driver that uses it.
         server = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
         try:
             _wait_until_it_answers(port, Path(folder))
-            yield f"redis://127.0.0.1:{port}"
+            with _delayed(port, delay_seconds) as shown:
+                yield f"redis://127.0.0.1:{shown}"
         finally:
             server.kill()  # nothing of it is needed
             server.wait()
@@ -74,3 +89,25 @@ def _wait_until_it_answers(port: int, folder: Path) -> None:
                     return
             time.sleep(0.02)
     raise ServerError(f"redis-server on port {port} does not answer after {START_SECONDS:.0f} s")
+
+
+def pinned_to(core: int | None) -> list[str]:
+    """What stands before a command that may use this core only."""
+    return [] if core is None else ["taskset", "--cpu-list", str(core)]
+
+
+@contextlib.contextmanager
+def _delayed(port: int, seconds: float) -> Iterator[int]:
+    """The port of a proxy that delays what passes it; the server's own without a delay."""
+    if not seconds:
+        yield port
+        return
+    command = [sys.executable, "-m", "bench.far", str(port), str(seconds)]
+    root = Path(__file__).parent.parent
+    proxy = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        assert proxy.stdout is not None
+        yield int(proxy.stdout.readline())
+    finally:
+        proxy.kill()
+        proxy.communicate()

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.contenders import CONTENDERS, OUR_OWN, OUR_WEB, OURS, Contender
+from bench.contenders import CONTENDERS, FREE, OUR_OWN, OUR_WEB, OURS, SETTINGS, Contender
 
 Results = dict[str, Any]
 
@@ -42,12 +42,14 @@ ROWS = (
 )
 
 
-def best(results: Results, contender: str, row: Row) -> dict[str, Any] | None:
+def best(results: Results, contender: str, row: Row, setting: str = FREE) -> dict[str, Any] | None:
     """The median that counts: of the variant that is best at what the measure is about; None without one."""
     found = [
         each
         for each in results["medians"]
-        if each["contender"] == contender and each["measure"] == row.measure and "figures" in each
+        if (each["contender"], each["measure"], each.get("setting", FREE))
+        == (contender, row.measure, setting)
+        and "figures" in each
     ]
     if not found:
         return None
@@ -57,9 +59,9 @@ def best(results: Results, contender: str, row: Row) -> dict[str, Any] | None:
     return ordered[-1] if leading.more_is_better else ordered[0]
 
 
-def value(results: Results, contender: str, row: Row) -> float | None:
+def value(results: Results, contender: str, row: Row, setting: str = FREE) -> float | None:
     """The figure of a cell."""
-    median = best(results, contender, row)
+    median = best(results, contender, row, setting)
     return None if median is None else median["figures"].get(row.figure)
 
 
@@ -80,15 +82,19 @@ def ratio(times: float) -> str:
     return f"{times:.2f}x" if times < 1 else f"{times:.1f}x" if times < 10 else f"{times:,.0f}x"
 
 
-def cell(results: Results, contender: Contender, row: Row) -> str:
-    """A figure and our ratio to it; - for what a library does not have; failed for what did not run."""
-    figure = value(results, contender.name, row)
-    if figure is None:
+def cell(results: Results, contender: Contender, row: Row, setting: str = FREE) -> str:
+    """A figure with its range and our ratio to it; - for what a library lacks; failed without a run."""
+    median = best(results, contender.name, row, setting)
+    figure = None if median is None else median["figures"].get(row.figure)
+    if median is None or figure is None:
         return "failed" if _has_failed(results, contender.name, row.measure) else "-"
     text = number(figure, row.digits)
+    lowest, highest = median.get("ranges", {}).get(row.figure, (figure, figure))
+    if lowest != highest:
+        text += f" [{number(lowest, row.digits)}…{number(highest, row.digits)}]"
     if contender.is_ours:
         return text
-    times = times_better(value(results, OURS, row), figure, row)
+    times = times_better(value(results, OURS, row, setting), figure, row)
     return text if times is None else f"{text} ({ratio(times)})"
 
 
@@ -99,12 +105,26 @@ def _has_failed(results: Results, contender: str, measure: str) -> bool:
     )
 
 
-def table(results: Results) -> list[str]:
-    """All contenders that ran, side by side."""
-    ran = {each["contender"] for each in results["medians"]}
+def table(results: Results, setting: str = FREE) -> list[str]:
+    """All contenders that ran in this setting, side by side."""
+    of_it = [each for each in results["medians"] if each.get("setting", FREE) == setting]
+    ran, measures = {each["contender"] for each in of_it}, {each["measure"] for each in of_it}
     columns = [contender for contender in CONTENDERS if contender.name in ran]
     lines = [_line(["", *(contender.label for contender in columns)]), "|---" + "|---:" * len(columns) + "|"]
-    lines += [_line([row.label, *(cell(results, column, row) for column in columns)]) for row in ROWS]
+    rows = [row for row in ROWS if setting == FREE or row.measure in measures]
+    lines += [
+        _line([row.label, *(cell(results, column, row, setting) for column in columns)]) for row in rows
+    ]
+    return lines
+
+
+def other_tables(results: Results) -> list[str]:
+    """The tables of the other settings that were run."""
+    ran = {each.get("setting", FREE) for each in results["medians"]}
+    lines: list[str] = []
+    for name, setting in SETTINGS.items():
+        if name != FREE and name in ran:
+            lines += ["", f"## The same with {setting.label}", "", *table(results, name)]
     return lines
 
 
@@ -179,7 +199,9 @@ def runs(results: Results) -> list[str]:
 
 
 def _name(median: Mapping[str, str]) -> str:
-    return " ".join(filter(None, [median["contender"], median["variant"], median["measure"]]))
+    setting = median.get("setting", FREE)
+    parts = [median["contender"], median["variant"], median["measure"], "" if setting == FREE else setting]
+    return " ".join(filter(None, parts))
 
 
 def page(results: Results) -> str:
@@ -196,11 +218,13 @@ def page(results: Results) -> str:
         f"Machine: {machine['cores']} cores ({machine['processor']}), {machine['memory_gib']} GiB, "
         f"{machine['kernel']}, Python {machine['python']}, Redis {machine['redis']}.",
         "",
-        "In brackets: how many times better Last Across (deferred) is at it; below 1 it is worse.",
+        "In brackets: how many times better Last Across (deferred) is at it; below 1 it is worse. In square "
+        "brackets: the range of the runs.",
         "",
         "![tasks drained a second](chart.svg)",
         "",
         *table(results),
+        *other_tables(results),
         *own_table(results),
         *settings(results),
         *runs(results),

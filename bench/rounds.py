@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import environments, redis_server
-from bench.contenders import Contender, Run
+from bench.contenders import FREE, SETTINGS, Contender, Run
 
 Record = dict[str, Any]
 #: A run that takes so many times what it should is hung.
@@ -43,7 +43,7 @@ def command_of(contender: Contender) -> tuple[list[str], Path]:
 
 def tasks_of(run: Run, tasks: int) -> int:
     """How many tasks a run has where the usual number is this: `million` a hundred times as many."""
-    share = 100 if run.measure == "million" else run.contender.task_share
+    share = 100 if run.measure == "million" else run.contender.task_shares.get(run.measure, 1.0)
     return max(100, round(tasks * share))
 
 
@@ -54,6 +54,7 @@ def take(run: Run, tasks: int, log: Path) -> Record:
         "variant": run.variant,
         "measure": run.measure,
         "round": run.round,
+        "setting": run.setting,
         "tasks": tasks_of(run, tasks),
     }
     started_at = time.monotonic()
@@ -61,10 +62,18 @@ def take(run: Run, tasks: int, log: Path) -> Record:
         command, folder = command_of(run.contender)
         command += [run.measure, *run.contender.options]
         seconds = max(MINIMUM_SECONDS, PATIENCE * run.contender.seconds[run.measure] * max(1, tasks / 10_000))
+        setting = SETTINGS[run.setting]
         with contextlib.ExitStack() as server:
             if not run.contender.has_own_site:
-                url = server.enter_context(redis_server.running(append_only=run.contender.is_ours))
+                url = server.enter_context(
+                    redis_server.running(
+                        append_only=run.contender.is_ours,
+                        core=setting.core,
+                        delay_seconds=setting.delay_seconds,
+                    )
+                )
                 command += ["--redis", url, *_options(run, record["tasks"])]
+            command = [*redis_server.pinned_to(setting.core), *command]
             record["figures"] = last_object(run_driver(command, folder, log, seconds))
     except (DriverError, environments.NotInstalledError, redis_server.ServerError) as error:
         record["failed"] = str(error)
@@ -151,21 +160,23 @@ def last_object(printed: str) -> Record:
 
 
 def medians(records: Sequence[Record]) -> list[Record]:
-    """For each contender, variant and measure: the median of each figure, and how many runs it is of.
+    """For each contender, variant, measure and setting: the median and range of each figure, and the runs.
 
     Where all runs failed, what the last said stands in their place.
     """
-    groups: dict[tuple[str, str, str], list[Record]] = {}
+    groups: dict[tuple[str, str, str, str], list[Record]] = {}
     for record in records:
-        groups.setdefault((record["contender"], record["variant"], record["measure"]), []).append(record)
+        key = (record["contender"], record["variant"], record["measure"], record.get("setting", FREE))
+        groups.setdefault(key, []).append(record)
     return [_median(*key, runs) for key, runs in groups.items()]
 
 
-def _median(contender: str, variant: str, measure: str, runs: Sequence[Record]) -> Record:
+def _median(contender: str, variant: str, measure: str, setting: str, runs: Sequence[Record]) -> Record:
     told = [run["figures"] for run in runs if "figures" in run]
     good = [flat(figures) for figures in told]
     failures = [run["failed"] for run in runs if "failed" in run]
-    summary: Record = {"contender": contender, "variant": variant, "measure": measure, "runs": len(good)}
+    summary: Record = {"contender": contender, "variant": variant, "measure": measure, "setting": setting}
+    summary["runs"] = len(good)
     if failures:
         summary["failed"] = failures[-1]
     if not good:
@@ -174,6 +185,8 @@ def _median(contender: str, variant: str, measure: str, runs: Sequence[Record]) 
     summary["figures"] = {
         key: round(statistics.median(figures[key] for figures in good if key in figures), 4) for key in last
     }
+    given = {key: [figures[key] for figures in good if key in figures] for key in last}
+    summary["ranges"] = {key: [min(values), max(values)] for key, values in given.items()}
     summary["settings"] = told[-1].get("settings", {})
     summary["versions"] = told[-1].get("versions", {})
     return summary

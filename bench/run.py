@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bench import environments, machine, redis_server, report, rounds
-from bench.contenders import ALL, MEASURES, OUR_OWN, OUR_WEB, Contender, Run, expected_seconds, plan
+from bench.contenders import (
+    ALL,
+    MEASURES,
+    OUR_OWN,
+    OUR_WEB,
+    SETTINGS,
+    Contender,
+    Run,
+    expected_seconds,
+    plan,
+)
 
 HERE = environments.HERE
 LOGS = environments.STATE / "logs"
@@ -20,21 +30,24 @@ LOGS = environments.STATE / "logs"
 def arguments(given: Sequence[str]) -> argparse.Namespace:
     """Of the command line; the Makefile passes ROUNDS, PEERS, MEASURES and TASKS on."""
     parser = argparse.ArgumentParser(prog="bench.run", description="Measure ours beside the peers.")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tasks", type=int, default=10_000)
     names = [contender.name for contender in ALL]
     parser.add_argument("--peers", default=",".join(names), help=f"some of {','.join(names)}")
     measures = [*MEASURES, *OUR_OWN.seconds, *OUR_WEB.seconds]
     parser.add_argument("--measures", default=",".join(measures), help=f"some of {','.join(measures)}")
+    parser.add_argument("--settings", default=",".join(SETTINGS), help=f"some of {','.join(SETTINGS)}")
     parser.add_argument(
         "--into", type=Path, help="folder of what is written; default: bench/ for a whole run"
     )
     found = parser.parse_args(given)
     found.contenders = _some(parser, "peers", found.peers, names)
     found.measure_names = _some(parser, "measures", found.measures, measures)
+    found.setting_names = _some(parser, "settings", found.settings, list(SETTINGS))
     if found.rounds < 1 or found.tasks < 1:
         parser.error("--rounds and --tasks must be 1 or more")
-    is_whole = found.contenders == names and found.measure_names == measures and found.rounds >= 5
+    is_whole = found.contenders == names and found.measure_names == measures and found.rounds >= 3
+    is_whole = is_whole and found.setting_names == list(SETTINGS)
     # What is committed is of whole runs only.
     found.into = found.into or (HERE if is_whole else environments.STATE / "part")
     return found
@@ -56,7 +69,8 @@ def measure(runs: Sequence[Run], tasks: int) -> tuple[list[rounds.Record], list[
         if not weather or weather[-1]["round"] != run.round:
             weather.append({"round": run.round, "load": machine.load(), "calibration": machine.calibrate()})
             print(f"round {run.round}, load {weather[-1]['load']}", file=sys.stderr)
-        name = "-".join(filter(None, [run.contender.name, run.variant, run.measure, str(run.round)]))
+        parts = [run.contender.name, run.variant, run.measure, run.setting, str(run.round)]
+        name = "-".join(filter(None, parts))
         record = rounds.take(run, tasks, LOGS / f"{name}.txt")
         records.append(record)
         print(f"{place:4}/{len(runs)} {name}: {_told(record)} ({record['wall_seconds']} s)", file=sys.stderr)
@@ -122,7 +136,7 @@ def main(given: Sequence[str]) -> int:
     """Run the command line; a driver that failed is no failure of the run."""
     wanted = arguments(given)
     contenders = [each for each in ALL if each.name in wanted.contenders]
-    runs = plan(contenders, wanted.measure_names, wanted.rounds)
+    runs = plan(contenders, wanted.measure_names, wanted.rounds, wanted.setting_names)
     minutes = expected_seconds(runs, wanted.tasks) / 60
     print(f"{len(runs)} runs, about {minutes:.0f} minutes on 2 quiet cores", file=sys.stderr)
     stop_in_order()

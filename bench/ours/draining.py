@@ -32,6 +32,7 @@ def drain(place: Place, options: Options) -> Figures:
         spent = Spent.of(place.redis).since(before).without(looks, look)
         worked_cpu = sum(cpu_seconds(pids)) - sum(worked)
         check_batch(place, options)
+    place.check_runs(options.tasks)
     return {
         **rate(left, seconds),
         **spent.per_task(left),

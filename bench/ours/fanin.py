@@ -26,6 +26,7 @@ def fan_in(place: Place, options: Options) -> Figures:
     added_at = time.monotonic()
     ended_at = completed_at(place, _SECONDS)
     place.wait_until_done(60, WORK)
+    place.check_runs(options.tasks)
     return {
         **rate(options.tasks, ended_at - began_at),
         "batch": True,

@@ -22,6 +22,8 @@ WORK = "work"
 QUILT = "quilt"
 SECRET_KEY = "a key of the benchmarks, to sign deferred calls with"
 POLL_SECONDS = 0.005
+RAN = "BENCH_RAN"
+"""The variable that names a file with one byte for each task that ran."""
 ROOT = Path(__file__).parent.parent.parent
 
 _SITE = Path(__file__).parent / "site"
@@ -96,6 +98,16 @@ class Place:
             raise MeasureError(f"{dead} tasks of {queue!r} failed for good")
         return looks
 
+    def check_runs(self, tasks: int) -> None:
+        """Refuse figures of tasks that were lost or that ran twice.
+
+        Raises:
+            MeasureError: not exactly so many ran.
+        """
+        ran = (self.root / "ran").stat().st_size
+        if ran != tasks:
+            raise MeasureError(f"{ran} tasks ran, though {tasks} were added")
+
     def told(self, key: str, seconds: float = 60.0) -> Start:
         """What the next task pushed to this list.
 
@@ -148,7 +160,9 @@ def made_place(redis_url: str, queues: int = _FIRST_QUEUES) -> Iterator[Place]:
             "DATABASE_URL": f"sqlite:///{root}/bench.db",
             "SECRET_KEY": SECRET_KEY,
             "LASTACROSS_DATA_DIR": str(root / "var"),
+            RAN: str(root / "ran"),
         }
+        (root / "ran").touch()
         with _in_use(root, environ) as main:
             yield Place(root, client, environ, main)
 

@@ -3,8 +3,9 @@
 // Run as a worker process with the one argument "work"; everything else is the driver.
 
 import { spawn } from "node:child_process";
-import { readdirSync, readFileSync } from "node:fs";
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, writeSync } from "node:fs";
 import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 
@@ -15,7 +16,6 @@ const IORedis = require("ioredis");
 
 const QUEUE = "bench";
 const STARTS = "bench:starts";
-const CONCURRENCY = 100;
 const POLL_MS = 5;
 const EMPTY_LOOKS = 10;
 const STALLED_SECONDS = 90;
@@ -29,15 +29,15 @@ const seconds = () => Number(process.hrtime.bigint()) / 1e9; // CLOCK_MONOTONIC
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const connect = (url) => new IORedis(url, { maxRetriesPerRequest: null });
 
-function work(url) {
+function work(url, concurrency) {
   const connection = connect(url);
   const own = connect(url);
+  const ran = openSync(process.env.BENCH_RAN, "a");
   const run = async (job) => {
-    if (job.name === "stamp") {
-      await own.rpush(STARTS, `${seconds()} ${process.pid}`);
-    }
+    if (job.name === "stamp") await own.rpush(STARTS, `${seconds()} ${process.pid}`);
+    else writeSync(ran, "."); // a trace, so that a task that was lost or ran twice is noticed
   };
-  const worker = new Worker(QUEUE, run, { connection, concurrency: CONCURRENCY });
+  const worker = new Worker(QUEUE, run, { connection, concurrency });
   worker.on("error", (error) => console.error(error));
   process.on("SIGTERM", () => process.exit(0));
 }
@@ -85,9 +85,14 @@ async function watch(client, until) {
   }
 }
 
-function startWorkers(url, count) {
+function checkRuns(tasks) {
+  const ran = statSync(process.env.BENCH_RAN).size;
+  if (ran !== tasks) throw new Error(`${ran} tasks ran, though ${tasks} were added`);
+}
+
+function startWorkers(url, count, concurrency) {
   const program = fileURLToPath(import.meta.url);
-  const start = () => spawn(process.execPath, [program, "work", url], { stdio: ["ignore", 2, 2] });
+  const start = () => spawn(process.execPath, [program, "work", url, concurrency], { stdio: ["ignore", 2, 2] });
   const workers = Array.from({ length: count }, start);
   // Whatever ends the driver ends them too; they hold nothing that must be put in order.
   process.on("exit", () => workers.forEach((worker) => worker.kill("SIGKILL")));
@@ -127,7 +132,7 @@ async function usedMemory(client) {
   return number(await client.info("memory"), "used_memory");
 }
 
-async function drain({ url, queue, client, tasks, processes }) {
+async function drain({ url, queue, client, tasks, processes, concurrency }) {
   await queue.waitUntilReady();
   const before = await usedMemory(client);
   await addBulk(queue, tasks);
@@ -135,12 +140,13 @@ async function drain({ url, queue, client, tasks, processes }) {
   const idle = await counters(client, []);
   for (let look = 0; look < 200; look += 1) await remaining(client);
   const looked = await counters(client, []);
-  const workers = startWorkers(url, processes);
+  const workers = startWorkers(url, processes, concurrency);
   const { left } = await watch(client, (waiting) => waiting < tasks);
   const begun = await counters(client, workers);
   const startedAt = seconds();
   const { at, looks } = await watch(client, (waiting) => waiting === 0);
   const ended = await counters(client, workers);
+  checkRuns(tasks);
   const perTask = (name) => (ended[name] - begun[name] - (looks * (looked[name] - idle[name])) / 200) / left;
   return {
     seconds: at - startedAt,
@@ -171,8 +177,8 @@ async function adding({ queue, client, tasks }, add) {
   };
 }
 
-async function fanin({ url, queue, client, tasks, processes }) {
-  startWorkers(url, processes);
+async function fanin({ url, queue, client, tasks, processes, concurrency }) {
+  startWorkers(url, processes, concurrency);
   await warmUp(queue, client, processes);
   const flows = new FlowProducer({ connection: connect(url) });
   const startedAt = seconds();
@@ -184,6 +190,7 @@ async function fanin({ url, queue, client, tasks, processes }) {
   });
   console.error(`added after ${seconds() - startedAt} s`);
   const elapsed = (await nextStart(client, 360))[0] - startedAt;
+  checkRuns(tasks);
   return { seconds: elapsed, per_second: tasks / elapsed };
 }
 
@@ -194,8 +201,8 @@ function percentile(sorted, percent) {
   return sorted[below] + (sorted[above] - sorted[below]) * (place - below);
 }
 
-async function latency({ url, queue, client, tasks }) {
-  startWorkers(url, 1);
+async function latency({ url, queue, client, tasks, concurrency }) {
+  startWorkers(url, 1, concurrency);
   await warmUp(queue, client, 1);
   const samples = [];
   for (let each = 0; each < WARM_UP_TASKS + Math.min(tasks, LATENCY_SAMPLES); each += 1) {
@@ -219,18 +226,22 @@ const MEASURES = {
 async function main() {
   const text = { type: "string" };
   const { values, positionals } = parseArgs({
-    options: { redis: text, tasks: { ...text, default: "10000" }, processes: { ...text, default: "2" } },
+    options: { redis: text, tasks: { ...text, default: "10000" }, processes: { ...text, default: "2" }, variant: { ...text, default: "100" } },
     allowPositionals: true,
   });
   const [measure] = positionals;
+  const folder = mkdtempSync(`${tmpdir()}/bench-ran-`);
+  process.env.BENCH_RAN = `${folder}/ran`;
+  closeSync(openSync(process.env.BENCH_RAN, "w"));
+  process.on("exit", () => rmSync(folder, { recursive: true }));
   if (!MEASURES[measure] || !values.redis) {
-    console.error(`usage: bullmq_peer.mjs ${Object.keys(MEASURES).join("|")} --redis URL [--tasks N] [--processes N]`);
+    console.error(`usage: bullmq_peer.mjs ${Object.keys(MEASURES).join("|")} --redis URL [--tasks N] [--processes N] [--variant CONCURRENCY]`);
     process.exit(2);
   }
   const queue = new Queue(QUEUE, { connection: connect(values.redis) });
   const client = connect(values.redis);
   const tasks = Number(values.tasks);
-  const given = { url: values.redis, queue, client, tasks, processes: Number(values.processes) };
+  const given = { url: values.redis, queue, client, tasks, processes: Number(values.processes), concurrency: values.variant };
   const figures = await MEASURES[measure](given);
   const result = {
     peer: "bullmq",
@@ -240,7 +251,7 @@ async function main() {
     at_least_once: true,
     settings: {
       semantics: "at least once (a lock that its worker renews; a stalled job runs again)",
-      workers: `${given.processes} Node processes, each one Worker with concurrency ${CONCURRENCY}`,
+      workers: `${given.processes} Node processes, each one Worker with concurrency ${given.concurrency}`,
       jobs: "removeOnComplete, removeOnFail: a finished job is deleted",
       bulk: `Queue.addBulk, ${BULK} a call`,
       "fan-in": "FlowProducer.add: the callback is the parent of all members",
@@ -257,7 +268,7 @@ async function main() {
 
 process.on("SIGTERM", () => process.exit(143));
 if (process.argv[2] === "work") {
-  work(process.argv[3]);
+  work(process.argv[3], Number(process.argv[4]));
 } else {
   main().catch((error) => {
     console.error(error);

@@ -11,6 +11,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +26,8 @@ import redis
 #: Where a task writes when it started; one list for all peers.
 STARTS = "bench:starts"
 URL_VARIABLE = "BENCH_REDIS_URL"
+#: Names a file that gets one byte for each task that ran.
+RAN_VARIABLE = "BENCH_RAN"
 POLL_SECONDS = 0.005
 #: Looks at an empty queue before it counts as drained: some peers have a task in neither place for a moment.
 EMPTY_LOOKS = 10
@@ -37,6 +40,7 @@ CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 #: One connection a process; made by the first task that needs it, so never shared over a fork.
 _clients: dict[int, redis.Redis] = {}
+_ran_fds: dict[int, int] = {}
 
 
 class StalledError(Exception):
@@ -54,6 +58,14 @@ def redis_client() -> redis.Redis:
     if pid not in _clients:
         _clients[pid] = redis.Redis.from_url(redis_url(), socket_timeout=None)
     return _clients[pid]
+
+
+def count_run() -> None:
+    """What a no-op task does: leaves a trace, so that a task that was lost or ran twice is noticed."""
+    pid = os.getpid()
+    if pid not in _ran_fds:
+        _ran_fds[pid] = os.open(os.environ[RAN_VARIABLE], os.O_WRONLY | os.O_APPEND)
+    os.write(_ran_fds[pid], b".")
 
 
 def record_start() -> None:
@@ -80,6 +92,8 @@ class Peer(ABC):
     environment: Mapping[str, str] = {}
     has_bulk = True
     has_fan_in = True
+    #: How long the one task after all others may take to start.
+    fan_in_seconds = 360.0
 
     def __init__(self, url: str, processes: int, variant: str) -> None:
         self.url = url
@@ -221,6 +235,7 @@ def drain(peer: Peer, tasks: int) -> dict[str, float]:
         started_at = time.monotonic()
         ended_at, _, looks = _watch(peer, client, until=lambda left: left == 0)
         ended = Counters.read(client)
+    _check_runs(tasks)
     seconds = ended_at - started_at
     cpu = ended.redis_cpu_seconds - begun.redis_cpu_seconds - looks * look_cpu
     commands = ended.redis_commands - begun.redis_commands - looks * look_commands
@@ -232,6 +247,13 @@ def drain(peer: Peer, tasks: int) -> dict[str, float]:
         "worker_cpu_us": (ended.worker_cpu_seconds - begun.worker_cpu_seconds) / left * 1e6,
         "bytes_per_task": grown / tasks,
     }
+
+
+def _check_runs(tasks: int) -> None:
+    """Refuse figures of tasks that were lost or that ran twice."""
+    ran = os.stat(os.environ[RAN_VARIABLE]).st_size
+    if ran != tasks:
+        raise StalledError(f"{ran} tasks ran, though {tasks} were added")
 
 
 def _cost_of_a_look(peer: Peer, client: redis.Redis, looks: int = 200) -> tuple[float, float]:
@@ -311,7 +333,8 @@ def fanin(peer: Peer, tasks: int) -> dict[str, float]:
         started_at = time.monotonic()
         peer.fan_in(tasks)
         print(f"added after {time.monotonic() - started_at:.2f} s", file=sys.stderr)
-        seconds = _next_start(client, STALLED_SECONDS * 4)[0] - started_at
+        seconds = _next_start(client, peer.fan_in_seconds)[0] - started_at
+    _check_runs(tasks)
     return {"seconds": seconds, "per_second": tasks / seconds}
 
 
@@ -381,6 +404,15 @@ def run(module_name: str) -> None:
     signal.signal(signal.SIGTERM, _leave)
     # Before the import: the module makes its library's application object for this server.
     os.environ[URL_VARIABLE] = arguments.redis
+    with tempfile.NamedTemporaryFile(prefix="bench-ran-") as ran:
+        os.environ[RAN_VARIABLE] = ran.name
+        result = _measured(parser, module_name, arguments)
+    print(json.dumps(result))
+
+
+def _measured(
+    parser: argparse.ArgumentParser, module_name: str, arguments: argparse.Namespace
+) -> dict[str, Any]:
     peer_class: type[Peer] = importlib.import_module(module_name).PEER
     variant = arguments.variant or peer_class.variants[0]
     refused = {"bulk": not peer_class.has_bulk, "fanin": not peer_class.has_fan_in}
@@ -390,7 +422,7 @@ def run(module_name: str) -> None:
         parser.error(f"{peer_class.name} has the variants {', '.join(peer_class.variants)}")
     peer = peer_class(arguments.redis, arguments.processes, variant)
     figures = MEASURES[arguments.measure](peer, arguments.tasks)
-    result = {
+    return {
         "peer": peer.name,
         "measure": arguments.measure,
         "tasks": arguments.tasks,
@@ -399,4 +431,3 @@ def run(module_name: str) -> None:
         "settings": peer.settings(),
         "versions": {package: version(package) for package in peer.packages},
     }
-    print(json.dumps(result))
