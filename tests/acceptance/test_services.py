@@ -399,7 +399,7 @@ def test_dev_starts_the_backends_that_are_to_be_started(services: Services) -> N
         stop(running)
 
     assert sorted(names) == [
-        *("announcement", "counter-1", "preload", "scheduler", "web", "worker-1", "worker-2")
+        *("announcement", "counter-1", "preload", "scheduler", "watch", "web", "worker-1", "worker-2")
     ]
     assert {note["service"] for note in services.of("started")} == {"counter"}
     ran = {note["task"]: note["service"] for note in services.of("end")}
