@@ -3,6 +3,7 @@
 import importlib.util
 import keyword
 import re
+import shlex
 import string
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -51,9 +52,9 @@ def _new(path: str, framework: str) -> None:
     try:
         folder.mkdir(parents=True)
     except FileExistsError:
-        raise click.UsageError(f"{path} is already there; choose another name") from None
+        raise click.UsageError(f"{path} already exists; choose another name") from None
     except OSError as error:
-        raise click.UsageError(f"{path} cannot be made: {error.strerror}") from None
+        raise click.UsageError(f"{path} cannot be created: {error.strerror}") from None
     source = resources.files("lastacross.cli").joinpath("scaffold")
     for part in ("common", framework):
         _copy(source.joinpath(part), folder, {"name": name})
@@ -72,7 +73,7 @@ def _copy(source: Traversable, folder: Path, values: dict[str, str]) -> None:
 
 
 def _next_steps(path: str, framework: str) -> str:
-    lines = [f"{path} is ready. Next steps:", "", f"    cd {path}"]
+    lines = [f"{path} is ready. Next steps:", "", f"    cd {shlex.quote(path)}"]
     missing = [name for name in (*_MODULES.get(framework, ()), "pytest") if not _is_installed(name)]
     if missing:
         lines.append("    pip install -r requirements.txt")

@@ -16,7 +16,7 @@ import click
 from lastacross.cli.base import cli, takes_app
 from lastacross.cli.connecting import configured, environ_of
 from lastacross.config import DEFAULT_SERVICE, Config, diagnostics, variables
-from lastacross.processes import probes, supervisor, workers
+from lastacross.processes import parent_watch, probes, workers
 
 
 @cli.command("dev", epilog="Example: PORT=9000 LASTACROSS_DATA_DIR=/tmp/var lastacross dev")
@@ -228,7 +228,7 @@ def _run_again(arguments: Sequence[str]) -> int:
 def _scheduler(root: Path, health_port: int | None, health_host: str) -> int:
     """Run a scheduler, which starts cron jobs and sends tasks added in transactions."""
     configuration = configured(root)
-    supervisor.watch_parent()
+    parent_watch.watch_parent()
     return _call("scheduler", "run", configuration, _health_at(health_host, health_port))
 
 

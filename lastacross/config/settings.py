@@ -229,7 +229,7 @@ class Environment:
         given = self.given[name + FILE_SUFFIX]
         path = self.root / os.path.expanduser(given)
         # The secret itself, set by mistake, must not appear in the message.
-        label = f"{name}_FILE {given}" if os.sep in given else f"the file that {name}_FILE names"
+        label = f"the file that {name}_FILE names"
         self.sources[name] = f"file {path}"
         if name in self.given:
             self.mistakes.append(ConfigError(f"{name} and {name}_FILE are both set; unset one of them"))

@@ -11,6 +11,7 @@ __all__ = [
     "doctor",
     "embedded",
     "ending",
+    "parent_watch",
     "preload",
     "probes",
     "scheduler",

@@ -1,7 +1,15 @@
-"""Describes a process that a supervisor keeps alive."""
+"""Describes a process that a supervisor keeps alive, and its state."""
 
+import signal
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from lastacross.processes.child_process import ChildProcess
+
+FIRST_DELAY_SECONDS = 0.1
+MAX_DELAY_SECONDS = 5.0
+# A child that has lived this long started successfully, so its next death begins a new series of delays.
+STEADY_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -42,3 +50,31 @@ class ChildSpec:
     arguments: Sequence[str] = ()
     is_once: bool = False
     run: Callable[[Sequence[str]], int] | None = None
+    retire_signal: signal.Signals = signal.SIGTERM
+
+
+def next_delay_seconds(delay_seconds: float, life_seconds: float) -> float:
+    """The number of seconds to wait before a dead child is restarted.
+
+    Args:
+        delay_seconds: the delay before the child's previous start, or 0 for the first one.
+        life_seconds: how long the child lived.
+    """
+    if delay_seconds == 0 or life_seconds >= STEADY_SECONDS:
+        return FIRST_DELAY_SECONDS
+    return min(delay_seconds * 2, MAX_DELAY_SECONDS)
+
+
+@dataclass
+class Child:
+    """The state of one of a supervisor's processes."""
+
+    spec: ChildSpec
+    process: ChildProcess | None = None
+    started_at: float = 0.0
+    delay_seconds: float = 0.0
+    restart_at: float | None = None
+    kill_at: float | None = None
+    # Whether another process has taken its place, so that it only finishes its work.
+    is_retired: bool = False
+    unreported: list[tuple[int, int]] = field(default_factory=list)

@@ -3,8 +3,8 @@
 It starts its own Redis unless REDIS_URL is given, updates the datastore's tables, and starts the web server,
 two workers, the backends' workers and a scheduler. All data is kept in the data folder and survives restarts.
 
-When a file of the application changes, its new code is imported first. Then new processes take the places of
-the former ones, which finish their tasks. The listening socket belongs to this process, so no connection is
+When a file of the application changes, its new code is imported first. Then new processes replace the old
+ones, which finish their tasks. The listening socket belongs to this process, so no connection is
 refused meanwhile.
 """
 
@@ -13,6 +13,7 @@ import functools
 import http.client
 import importlib
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ from pathlib import Path
 from lastacross import config, logs
 from lastacross.config import DEFAULT_SERVICE, Config, Settings
 from lastacross.errors import StoreUnavailableError
-from lastacross.processes import data_folder, embedded, listening, permissions, supervisor, workers
+from lastacross.processes import data_folder, embedded, listening, parent_watch, permissions, workers
 from lastacross.processes.child_spec import ChildSpec
 from lastacross.processes.supervisor import Renewal, Supervisor
 from lastacross.store import Store
@@ -60,7 +61,8 @@ def run(root: Path, environ: Mapping[str, str], run_command: workers.Command | N
         permissions.narrow(settings)
         with data_folder.opened(settings.data_dir) as folder:
             code = _run(configuration, environ, folder, opened.fileno(), run_command)
-    print(f"stopped; data is in {_shown(settings.data_dir)}", flush=True)
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        print(f"stopped; data is in {_shown(settings.data_dir)}", flush=True)
     return code
 
 
@@ -88,6 +90,8 @@ def _run(
     (folder.path / URL_FILE).touch(mode=0o600)
     (folder.path / URL_FILE).write_text(f"{listening.browsable_url(configuration.settings)}\n")
     announcement = _Announcement(configuration.settings)
+    for left in folder.path.glob("workers*"):
+        shutil.rmtree(left, ignore_errors=True)
     generations = _Generations(root, environ, with_socket, folder, listening_fd)
     return Supervisor(
         [
@@ -167,7 +171,7 @@ def announce(configuration: Config) -> int:
     A supervisor with a preload process leaves this to another process, which has the necessary modules
     anyway.
     """
-    supervisor.watch_parent()
+    parent_watch.watch_parent()
     announcement = _Announcement(configuration.settings)
     while not announcement.try_once():
         threading.Event().wait(_LOOK_SECONDS)

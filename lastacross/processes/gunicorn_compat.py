@@ -8,8 +8,10 @@ for long.
 """
 
 import contextlib
+import functools
 import html
 import logging
+import selectors
 import signal
 import socket
 import struct
@@ -414,6 +416,22 @@ class GunicornWorker(ThreadWorker):  # type: ignore[misc]
             self._takes_all_until = SYSTEM.monotonic() + TAKES_ALL_SECONDS
         if self.alive:
             _shares.note(self.share, self.nr_conns)
+
+    def finish_request(self, conn: Any, future: Any) -> None:
+        """Take a connection back from its thread; called in the main thread.
+
+        A stopping process keeps a new connection briefly, because the client may be sending its request.
+        gunicorn closes it at once.
+        """
+        is_silent = not self.alive and not future.cancelled() and future.exception() is None
+        if not is_silent or future.result() is not gthread._DEFER:
+            super().finish_request(conn, future)
+            return
+        conn.sock.setblocking(False)
+        conn.timeout = SYSTEM.monotonic() + gthread.STOP_KEEPALIVE_LINGER
+        self.pending_conns.append(conn)
+        readable = functools.partial(self.on_pending_socket_readable, conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, readable)
 
     def handle(self, conn: Any) -> Any:
         """Serve a connection's next request and any that follow it closely; called in a thread."""

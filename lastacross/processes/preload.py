@@ -74,8 +74,7 @@ def run(
         load_configuration: loads the configuration, and turns on the log output.
         kinds: the kinds of processes that will be forked, whose modules are imported as well.
         command: runs a forked process.
-        reports: whether to report an error in the application, because the processes of its former code go
-            on running.
+        reports: whether to report an error in the application, because its old code keeps running.
 
     Returns:
         The exit code of this process or of a forked one.
@@ -94,14 +93,15 @@ def run(
     gc.disable()
     config.keep_files()
     configuration = load_configuration()
-    if json.loads(channel.recv(MAX_REQUEST_BYTES))["upgrade"]:
-        code = _upgrade(configuration)
-        if code != 0:
-            channel.send(json.dumps({"state": "failed"}).encode())
-            return code
+    must_upgrade = json.loads(channel.recv(MAX_REQUEST_BYTES))["upgrade"]
+    # The tables of code that keeps running change only once its new code can be imported.
+    if must_upgrade and not reports and (code := _upgrade(configuration, channel)) != 0:
+        return code
     channel.send(json.dumps({"state": "loading"}).encode())
     if not _is_imported(configuration, kinds, reports=reports):
         return 1
+    if must_upgrade and reports and (code := _upgrade(configuration, channel)) != 0:
+        return code
     if not configuration.settings.preload or sys.platform != "linux":
         # It was only asked to try the import.
         channel.send(json.dumps({"state": "off"}).encode())
@@ -118,7 +118,7 @@ def run(
     gc.freeze()
     gc.enable()
     channel.send(json.dumps({"state": "ready"}).encode())
-    return _serve(channel, supervisor, stamps, command)
+    return _serve(channel, supervisor, stamps, command, is_dev=configuration.settings.is_dev)
 
 
 def _is_imported(configuration: Config, kinds: Collection[str], *, reports: bool) -> bool:
@@ -132,19 +132,22 @@ def _is_imported(configuration: Config, kinds: Collection[str], *, reports: bool
     except Error as error:
         # Without `reports`, the processes report the error themselves, as they do without preloading.
         if reports:
-            log.error("reload.failed", error=str(error), until_then="the former code goes on running")
+            log.error("reload.failed", error=str(error), until_then="the old code keeps running")
         return False
     return True
 
 
-def _upgrade(configuration: Config) -> int:
+def _upgrade(configuration: Config, channel: socket.socket) -> int:
     """Update the tables in a separate process, because no other one needs Alembic; returns its exit code.
 
     In that process, the exception propagates to the command line, which reports it.
     """
     pid = os.fork()
     if pid:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if code != 0:
+            channel.send(json.dumps({"state": "failed"}).encode())
+        return code
     die_with_parent.signal_at_parents_death(signal.SIGKILL)
     try:
         datastore.upgrade(configuration.settings.database_url, configuration.root)
@@ -153,13 +156,16 @@ def _upgrade(configuration: Config) -> int:
     return ending.end_process(0)
 
 
-def _serve(channel: socket.socket, supervisor: int, stamps: "_Stamps", command: Command) -> int:
+def _serve(
+    channel: socket.socket, supervisor: int, stamps: "_Stamps", command: Command, *, is_dev: bool
+) -> int:
     while True:
         data = channel.recv(MAX_REQUEST_BYTES)
         if not data:
             return 0
         request = _Request(**json.loads(data))
-        changed = stamps.changed()
+        # Under `dev`, a process watches the files, and its old code keeps running after a broken edit.
+        changed = None if is_dev else stamps.changed()
         if changed is not None:
             log.info("preload.reload", changed=str(changed))
             channel.send(json.dumps({"state": "stale"}).encode())

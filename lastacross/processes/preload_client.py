@@ -25,6 +25,9 @@ from lastacross.processes.child_process import ForkedProcess
 
 log = logs.get("lastacross.supervisor")
 
+REPORTS = "--reports"
+"""The option by which the preload process reports an error in the application itself."""
+
 SOCKET_FD = "LASTACROSS_PRELOAD_FD"
 """Environment variable: the preload process's end of the socket."""
 
@@ -153,6 +156,11 @@ class PreloadClient:
         if self.is_off:
             return False
         return self._is_ready or self._is_stale or (self._is_loading and not self._has_failed)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the first import has ended, however it did."""
+        return self._is_ready or self.is_off or self._has_failed
 
     @property
     def is_loaded(self) -> bool | None:

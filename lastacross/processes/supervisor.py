@@ -3,7 +3,7 @@
 It has one thread and runs none of the application's code, because bugs elsewhere must not end it. Children
 are stopped by SIGTERM in the order of their ``stop_stage``, and killed after a grace period. They run in
 separate sessions, so that a Ctrl-C on the terminal reaches only the supervisor. If the supervisor is killed,
-they notice that a pipe has been closed (``watch_parent`` and ``die_with_parent``).
+they notice that a pipe has been closed (``parent_watch`` and ``die_with_parent``).
 
 With a preload process, children are forked from it instead of started as programs (``preload``). They become
 the supervisor's own children. Whenever there is no preload process, children start as programs.
@@ -16,59 +16,39 @@ import select
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from types import FrameType
 
 from lastacross import logs
 from lastacross.clock import SYSTEM, Clock
 from lastacross.errors import Error, StoreUnavailableError
 from lastacross.processes import die_with_parent
-from lastacross.processes.child_process import ChildProcess, ForkedProcess, can_fork, fork
-from lastacross.processes.child_spec import ChildSpec
-from lastacross.processes.preload_client import SOCKET_FD, ForkRequest, PreloadClient, become_subreaper
+from lastacross.processes.child_process import ForkedProcess, can_fork, fork
+from lastacross.processes.child_spec import Child, ChildSpec, next_delay_seconds
+from lastacross.processes.preload_client import (
+    REPORTS,
+    SOCKET_FD,
+    ForkRequest,
+    PreloadClient,
+    become_subreaper,
+)
 from lastacross.stop_signals import stop_signals
 
 log = logs.get("lastacross.supervisor")
 
-FIRST_DELAY_SECONDS = 0.1
-MAX_DELAY_SECONDS = 5.0
-# A child that has lived this long started successfully, so its next death begins a new series of delays.
-STEADY_SECONDS = 10.0
 GRACE_SECONDS = 30.0
 TICK_SECONDS = 0.1
 WATCH_SECONDS = 1.0
 # A single Ctrl-C may arrive twice, once from the terminal and once from a program in between.
 IMPATIENCE_SECONDS = 1.0
 
+FORMER_CODE = "the old code keeps running"
+# The exit code of a command that has reported its error.
+REPORTED = 1
+
 EXIT_RESTART = os.EX_TEMPFAIL
 """The exit code by which a child asks to be restarted immediately."""
-
-
-def next_delay_seconds(delay_seconds: float, life_seconds: float) -> float:
-    """The number of seconds to wait before a dead child is restarted.
-
-    Args:
-        delay_seconds: the delay before the child's previous start, or 0 for the first one.
-        life_seconds: how long the child lived.
-    """
-    if delay_seconds == 0 or life_seconds >= STEADY_SECONDS:
-        return FIRST_DELAY_SECONDS
-    return min(delay_seconds * 2, MAX_DELAY_SECONDS)
-
-
-@dataclass
-class _Child:
-    spec: ChildSpec
-    process: ChildProcess | None = None
-    started_at: float = 0.0
-    delay_seconds: float = 0.0
-    restart_at: float | None = None
-    kill_at: float | None = None
-    # Whether another process has taken its place, so that it only finishes its work.
-    is_retired: bool = False
-    unreported: list[tuple[int, int]] = field(default_factory=list)
 
 
 Renewal = tuple[Sequence[ChildSpec], ChildSpec]
@@ -80,7 +60,7 @@ class _Candidate:
     """New code that is being imported, and the processes that will run it."""
 
     specs: Sequence[ChildSpec]
-    child: _Child
+    child: Child
     client: PreloadClient
 
 
@@ -117,14 +97,16 @@ class Supervisor:
         clock: Clock = SYSTEM,
         on_stop: Callable[[], None] = lambda: None,
     ) -> None:
-        self._children = [_Child(spec) for spec in specs]
+        self._children = [Child(spec) for spec in specs]
         self._renew = renew
         self._candidate: _Candidate | None = None
-        self._preloading: tuple[_Child, PreloadClient] | None = None
-        if preload is not None and become_subreaper():
+        self._must_renew = False
+        self._preloading: tuple[Child, PreloadClient] | None = None
+        self._is_subreaper = preload is not None and become_subreaper()
+        if preload is not None and self._is_subreaper:
             environ = os.environ if preload.environ is None else preload.environ
             client = PreloadClient(environ, clock, must_upgrade=must_upgrade)
-            self._preloading = _Child(preload), client
+            self._preloading = Child(preload), client
             self._children.insert(0, self._preloading[0])
         self._grace_seconds = grace_seconds
         self._on_tick = on_tick
@@ -178,6 +160,7 @@ class Supervisor:
             self._stop_asked_at = now
             for child in self._children:
                 child.restart_at = None
+            self._drop_candidate()
             for client in self._clients():
                 client.stop()
             self._enter_stage(min((child.spec.stop_stage for child in self._children), default=0))
@@ -252,34 +235,50 @@ class Supervisor:
         """Start to import the application's new code; the current processes go on until it has succeeded."""
         if self._stage is not None or self._renew is None:
             return
+        if self._preloading is not None and not self._preloading[1].is_settled:
+            # The first preload process updates the datastore's tables, and must not be interrupted.
+            self._must_renew = True
+            return
+        self._must_renew = False
         self._drop_candidate()
         try:
             specs, preload = self._renew()
+            environ = os.environ if preload.environ is None else preload.environ
+            client = PreloadClient(environ, self._clock, must_upgrade=True)
+            self._candidate = _Candidate(specs, Child(preload), client)
+            self._children.append(self._candidate.child)
+            self._candidate.child.started_at = self._clock.monotonic()
+            self._start_preloading(self._candidate.child, client)
         except Error as error:
-            log.error("reload.failed", error=str(error), until_then="the former code goes on running")
-            return
-        environ = os.environ if preload.environ is None else preload.environ
-        self._candidate = _Candidate(specs, _Child(preload), PreloadClient(environ, self._clock))
-        child, client = self._candidate.child, self._candidate.client
-        self._children.append(child)
-        child.started_at = self._clock.monotonic()
-        self._start_preloading(child, client)
+            self._note_failed_renewal(str(error))
+        except Exception:
+            log.exception("reload.failed", until_then=FORMER_CODE)
+            self._drop_candidate()
+
+    def _note_failed_renewal(self, reason: str) -> None:
+        log.error("reload.failed", error=reason, until_then=FORMER_CODE)
 
     def _drop_candidate(self) -> None:
-        if self._candidate is not None:
-            self._retire(self._candidate.child)
-            self._candidate.client.stop()
-            self._candidate = None
+        candidate, self._candidate = self._candidate, None
+        if candidate is not None:
+            candidate.client.stop()
+            candidate.child.kill_at = self._clock.monotonic() + self._grace_seconds
+            self._retire(candidate.child)
 
     def _serve_candidate(self) -> None:
         """Replace the application's processes once its new code is imported."""
+        if self._must_renew:
+            self._begin_renewal()
         candidate = self._candidate
-        if candidate is None:
+        if candidate is None or self._stage is not None:
             return
         client = candidate.client
         client.take()
-        if client.is_overdue() or (client.is_loaded is None and candidate.child.process is None):
-            # The process has reported the reason itself.
+        if client.is_overdue():
+            self._note_failed_renewal("its import takes too long")
+            self._drop_candidate()
+        elif client.is_loaded is None and candidate.child.process is None:
+            # The process has reported the reason itself, or `_is_last_end` has.
             self._drop_candidate()
         elif client.is_loaded is not None and not self._is_forking():
             self._candidate = None
@@ -290,15 +289,24 @@ class Supervisor:
         return self._preloading is not None and self._preloading[1].is_asked
 
     def _replace(self, candidate: _Candidate) -> None:
-        former = [child for child in self._children if child.spec.arguments and not child.spec.is_once]
+        former = [
+            child
+            for child in self._children
+            if child.spec.arguments and not child.spec.is_once and not child.is_retired
+        ]
         if self._preloading is not None:
             self._preloading[1].stop()
         self._preloading = None
         if candidate.client.is_loaded:
+            spec = candidate.child.spec
+            arguments = [each for each in spec.arguments if each != REPORTS]
+            command = [each for each in spec.command if each != REPORTS]
+            # When it is started again, no former code goes on running.
+            candidate.child.spec = replace(spec, arguments=arguments, command=command)
             self._preloading = candidate.child, candidate.client
         else:
             self._retire(candidate.child)
-        new = [_Child(spec) for spec in candidate.specs]
+        new = [Child(spec) for spec in candidate.specs]
         self._children += new
         for child in new:
             self._start(child)
@@ -307,17 +315,17 @@ class Supervisor:
                 self._retire(child)
         log.info("reload.done", processes=len(new))
 
-    def _retire(self, child: _Child) -> None:
+    def _retire(self, child: Child) -> None:
         """Let a process finish its work, however long that takes, and do not start it again."""
         child.is_retired, child.restart_at = True, None
         if child.process is None:
             self._children.remove(child)
         else:
-            child.process.terminate()
+            child.process.send_signal(child.spec.retire_signal)
 
     # --- the life of a child --------------------------------------------------------------
 
-    def _start(self, child: _Child) -> None:
+    def _start(self, child: Child) -> None:
         child.restart_at = None
         child.started_at = self._clock.monotonic()
         if self._preloading is None:
@@ -338,7 +346,7 @@ class Supervisor:
         else:
             self._start_program(child)
 
-    def _start_program(self, child: _Child, fds: Mapping[str, int] | None = None) -> None:
+    def _start_program(self, child: Child, fds: Mapping[str, int] | None = None) -> None:
         """Start a child as a program; ``fds`` are the variables that tell it the numbers of descriptors."""
         spec, fds = child.spec, {die_with_parent.SUPERVISOR_FD: self._life_read, **(fds or {})}
         environ = self._environ(spec, fds)
@@ -364,7 +372,7 @@ class Supervisor:
         environ = os.environ if spec.environ is None else spec.environ
         return {**environ, **{name: str(fd) for name, fd in fds.items()}}
 
-    def _start_preloading(self, child: _Child, client: PreloadClient) -> None:
+    def _start_preloading(self, child: Child, client: PreloadClient) -> None:
         their_end = client.open()
         try:
             if child.spec.run is not None and not self._has_preloaded and can_fork():
@@ -376,7 +384,7 @@ class Supervisor:
         if child.process is None:
             client.note_death()
 
-    def _fork_itself(self, child: _Child, client: PreloadClient, their_end: int) -> None:
+    def _fork_itself(self, child: Child, client: PreloadClient, their_end: int) -> None:
         spec = child.spec
         assert spec.run is not None
         fds = {die_with_parent.SUPERVISOR_FD: self._life_read, SOCKET_FD: their_end}
@@ -394,7 +402,7 @@ class Supervisor:
         self._has_preloaded = True
         log.debug("process.start", process=spec.name, pid=child.process.pid)
 
-    def _take_forked(self, child: _Child, outcome: ForkedProcess | str | None) -> None:
+    def _take_forked(self, child: Child, outcome: ForkedProcess | str | None) -> None:
         """Handle the preload process's reply."""
         if isinstance(outcome, ForkedProcess):
             child.process = outcome
@@ -402,7 +410,7 @@ class Supervisor:
             if self._stage is not None:
                 self._terminate(child)
             elif child.is_retired:
-                outcome.terminate()
+                outcome.send_signal(child.spec.retire_signal)
                 self._children.append(child)
         elif self._stage is not None or child.is_retired:
             return
@@ -424,7 +432,7 @@ class Supervisor:
     def _reap_orphans(self) -> None:
         """Reap processes that children have left behind, whose parent is now this process."""
         # Process 1, as in a container, is every orphan's parent.
-        if self._preloading is None and os.getpid() != 1:
+        if not self._is_subreaper and os.getpid() != 1:
             return
         clients = self._clients()
         own = {child.process.pid for child in self._children if child.process}
@@ -448,7 +456,7 @@ class Supervisor:
             _kill_group(process.pid)
             child.unreported.append((process.pid, returncode))
             self._report(child)
-            if child.is_retired:
+            if child.is_retired and not child.unreported:
                 self._children.remove(child)
             if self._is_last_end(child, returncode) or self._stage is not None:
                 continue
@@ -458,10 +466,12 @@ class Supervisor:
             else:
                 self._restart_later(child)
 
-    def _is_last_end(self, child: _Child, returncode: int) -> bool:
+    def _is_last_end(self, child: Child, returncode: int) -> bool:
         """Whether the child has done its work and is not to be started again."""
         if self._candidate is not None and child is self._candidate.child:
             self._candidate.client.note_death()
+            if returncode != REPORTED and self._candidate.client.is_loaded is None:
+                self._note_failed_renewal(f"the process that imported it ended with code {returncode}")
             return True
         if child.is_retired:
             return True
@@ -474,7 +484,7 @@ class Supervisor:
             self.stop()
         return client.is_off
 
-    def _report(self, child: _Child) -> None:
+    def _report(self, child: Child) -> None:
         """Report deaths that ``on_death`` has not handled yet."""
         while child.unreported and child.spec.on_death is not None:
             try:
@@ -487,13 +497,18 @@ class Supervisor:
             del child.unreported[0]
         child.unreported.clear()
 
-    def _restart_later(self, child: _Child) -> None:
+    def _restart_later(self, child: Child) -> None:
         now = self._clock.monotonic()
         child.delay_seconds = next_delay_seconds(child.delay_seconds, now - child.started_at)
         child.restart_at = now + child.delay_seconds
 
     def _restart_due(self) -> None:
-        for child in self._children:
+        for child in list(self._children):
+            if child.is_retired and child.process is None:
+                self._report(child)
+                if not child.unreported:
+                    self._children.remove(child)
+                continue
             if child.restart_at is None or child.restart_at > self._clock.monotonic():
                 continue
             self._report(child)
@@ -504,7 +519,7 @@ class Supervisor:
 
     # --- stopping -------------------------------------------------------------------------
 
-    def _living(self, stage: int) -> list[_Child]:
+    def _living(self, stage: int) -> list[Child]:
         return [child for child in self._children if child.process and child.spec.stop_stage == stage]
 
     def _enter_stage(self, stage: int) -> None:
@@ -512,7 +527,7 @@ class Supervisor:
         for child in self._living(stage):
             self._terminate(child)
 
-    def _terminate(self, child: _Child) -> None:
+    def _terminate(self, child: Child) -> None:
         assert child.process is not None
         child.kill_at = self._clock.monotonic() + self._grace_seconds
         child.process.terminate()
@@ -564,37 +579,3 @@ class Supervisor:
 def _kill_group(leader_pid: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader_pid, signal.SIGKILL)
-
-
-def terminate_self() -> None:
-    """Stop this process the way its supervisor would."""
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def watch_parent(
-    on_death: Callable[[], None] = terminate_self, *, grace_seconds: float = GRACE_SECONDS
-) -> threading.Thread | None:
-    """Start a thread that ends this process when its supervisor dies.
-
-    Args:
-        on_death: a callable that asks the process to stop; by default it sends SIGTERM.
-        grace_seconds: how long the process may take before it is killed.
-
-    Returns:
-        The thread; None without a supervisor.
-    """
-    fd = die_with_parent.supervisor_fd()
-    if fd is None:
-        return None
-    # Hide the variable from programs that a handler may start, because the number is meaningless there.
-    del os.environ[die_with_parent.SUPERVISOR_FD]
-
-    def wait() -> None:
-        os.read(fd, 1)
-        on_death()
-        threading.Event().wait(grace_seconds)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    thread = threading.Thread(target=wait, name="watch-parent", daemon=True)
-    thread.start()
-    return thread

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import watchfiles
 
-from lastacross.processes import supervisor
+from lastacross import logs
+from lastacross.processes import parent_watch
 
 SUFFIXES = frozenset({".py", ".yaml", ".yml", ".html", ".htm", ".jinja", ".jinja2", ".j2"})
 # Editors write a file in several steps, and a checkout changes many files.
@@ -14,34 +15,52 @@ SETTLE_MS = 50
 MAX_SETTLE_MS = 400
 
 
+IGNORED_FOLDERS = ("venv", "env", "site-packages", "build", "dist", "htmlcov")
+
+log = logs.get("lastacross.watch")
+
+
 class _Filter(watchfiles.DefaultFilter):
     """The files that the application is made of, without version control, environments and caches."""
 
     def __init__(self, ignored: Path) -> None:
-        super().__init__(ignore_paths=[ignored])
+        super().__init__(ignore_dirs=(*watchfiles.DefaultFilter.ignore_dirs, *IGNORED_FOLDERS))
+        self._ignored = ignored
 
     def __call__(self, change: watchfiles.Change, path: str) -> bool:
-        return Path(path).suffix.lower() in SUFFIXES and super().__call__(change, path)
+        is_ours = Path(path).suffix.lower() in SUFFIXES and not Path(path).is_relative_to(self._ignored)
+        return is_ours and super().__call__(change, path)
 
 
 def run(root: Path, ignored: Path) -> int:
-    """Send SIGUSR1 to the supervisor after each change, until it ends.
+    """Send SIGUSR1 to the supervisor after each change, until the supervisor ends.
 
     Args:
         root: the application's folder.
         ignored: the data folder, whose files are not part of the application.
     """
     parent = os.getppid()
-    supervisor.watch_parent()
+    parent_watch.watch_parent()
+    try:
+        _watch(root.resolve(), ignored.resolve(), parent)
+    except OSError as error:
+        # The system has a limit on watched folders.
+        log.warning("watch.polls", error=str(error), remedy="raise fs.inotify.max_user_watches")
+        _watch(root.resolve(), ignored.resolve(), parent, must_poll=True)
+    return 0
+
+
+def _watch(root: Path, ignored: Path, parent: int, *, must_poll: bool = False) -> None:
     changes = watchfiles.watch(
-        root.resolve(),
-        watch_filter=_Filter(ignored.resolve()),
+        root,
+        watch_filter=_Filter(ignored),
         debounce=MAX_SETTLE_MS,
         step=SETTLE_MS,
         raise_interrupt=False,
+        force_polling=must_poll,
+        ignore_permission_denied=True,
     )
     for _ in changes:
         if os.getppid() != parent:
-            return 0
+            return
         os.kill(parent, signal.SIGUSR1)
-    return 0

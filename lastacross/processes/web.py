@@ -21,6 +21,7 @@ from lastacross.config import Config, Settings
 from lastacross.errors import DatastoreUnavailableError, Error, StoreUnavailableError
 from lastacross.processes import application, gunicorn_compat, permissions, presence
 from lastacross.processes.listening import (
+    LISTENING_FD,
     SPARE_CONNECTIONS,
     address,
     inherited_fd,
@@ -44,7 +45,7 @@ KEEP_ALIVE_SECONDS = 5
 # How long a server that was told to stop waits for requests on idle connections, because a client or a proxy
 # may be sending one.
 STOPPING_LINGER_SECONDS = 2.0
-DEV_STOPPING_LINGER_SECONDS = 0.2
+DEV_STOPPING_LINGER_SECONDS = 0.5
 # A visitor learns within 3 s that Redis is unavailable. This is more than the 2 s for which a stream's reader
 # blocks.
 REDIS_PATIENCE_SECONDS = 2.5
@@ -186,7 +187,10 @@ def run(configuration: Config) -> int:
     upload.try_once()
     pid = os.getpid()
     try:
-        _Server(configuration, upload).run()
+        server = _Server(configuration, upload)
+        # The number means nothing to programs that a handler may start.
+        os.environ.pop(LISTENING_FD, None)
+        server.run()
     except SystemExit as end:
         if os.getpid() != pid:
             raise  # a serving process also ends here, and gunicorn reads its exit code

@@ -13,7 +13,14 @@ from lastacross.broker import DEFAULT_GROUP, Broker, queue_directory
 from lastacross.config import Config
 from lastacross.cronruns import recording
 from lastacross.errors import StoreUnavailableError
-from lastacross.processes import application, die_with_parent, fork_safety, fork_server, lifecycle, supervisor
+from lastacross.processes import (
+    application,
+    die_with_parent,
+    fork_safety,
+    fork_server,
+    lifecycle,
+    parent_watch,
+)
 from lastacross.processes.workers import STARTED_TABLE, served
 from lastacross.signing import Signatures
 from lastacross.worker import (
@@ -59,7 +66,7 @@ def run(
     only = list(served(config, queues)) if queues else []
     # As long as there is no work to finish, the supervisor's death kills this process directly, even while it
     # waits for Redis.
-    on_death = [supervisor.terminate_self]
+    on_death = [parent_watch.terminate_self]
     app, forks = _load(config, lambda: on_death[-1]())
     # Use a separate store, not the one that handlers use: a deadline may hit a handler between a command to
     # Redis and its reply, and that reply must not be mistaken for the reply to the next lease.
@@ -105,7 +112,7 @@ def _load(
     ``on_death`` is called when the supervisor dies.
     """
     if sys.platform != "linux" or not config.settings.preload:
-        supervisor.watch_parent(on_death)
+        parent_watch.watch_parent(on_death)
         return application.load(config), None
     files = fork_safety.open_files()
     if die_with_parent.supervisor_fd() is not None:
@@ -118,7 +125,7 @@ def _load(
     else:
         remedy = "tasks that run alone start a new interpreter"
         _log.info("fork_server.off", **reason, remedy=remedy)
-    supervisor.watch_parent(on_death)
+    parent_watch.watch_parent(on_death)
     return app, forks
 
 

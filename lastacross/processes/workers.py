@@ -14,12 +14,13 @@ from lastacross.config import DEFAULT_SERVICE, Config, QueueConfig
 from lastacross.errors import ConfigError, StoreUnavailableError
 from lastacross.processes import permissions
 from lastacross.processes.child_spec import ChildSpec
+from lastacross.processes.preload_client import REPORTS
 from lastacross.processes.probes import Address, Notifier, Probes, without_systemd
 from lastacross.processes.start_upload import StartUpload
 from lastacross.processes.supervisor import Supervisor
 from lastacross.runtime import WORKER_NUMBER
 from lastacross.store import Store, translated_errors
-from lastacross.worker import RecyclingLimits, Watch, last_turn, report_death, started_tasks
+from lastacross.worker import RETIRE_SIGNAL, RecyclingLimits, Watch, last_turn, report_death, started_tasks
 
 SERVICE = "LASTACROSS_SERVICE"
 """Environment variable: the process's service."""
@@ -163,6 +164,7 @@ def specs(
                 on_death=watchdog.report,
                 is_silent=watchdog.is_silent,
                 arguments=arguments,
+                retire_signal=RETIRE_SIGNAL,
             )
         )
     return found
@@ -249,7 +251,7 @@ def import_spec(environ: Mapping[str, str], kinds: Sequence[str], pass_fds: tupl
 
     It ends after the import if processes import the application themselves.
     """
-    return _preload_spec(environ, kinds, None, pass_fds, "--reports")
+    return _preload_spec(environ, kinds, None, pass_fds, REPORTS)
 
 
 def _preload_spec(

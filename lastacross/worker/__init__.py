@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from lastacross.worker.delivery import Delivery, Outcome, base_environ
     from lastacross.worker.leasing import Interrupt, Serving, groups_of
     from lastacross.worker.outcomes import OutcomeRecorder
-    from lastacross.worker.recycling import RecyclingLimits
+    from lastacross.worker.recycling import RETIRE_SIGNAL, RecyclingLimits
     from lastacross.worker.remote import RemoteDelivery
     from lastacross.worker.worker import DEV_DRAIN_SECONDS, DRAIN_SECONDS, MAX_OUTAGE_PAUSE_SECONDS, Worker
 
@@ -18,6 +18,7 @@ __all__ = [
     "DEV_DRAIN_SECONDS",
     "DRAIN_SECONDS",
     "MAX_OUTAGE_PAUSE_SECONDS",
+    "RETIRE_SIGNAL",
     "Deadlines",
     "Delivery",
     "Interrupt",
@@ -46,6 +47,7 @@ _MODULES = {
     "Serving": "leasing",
     "groups_of": "leasing",
     "OutcomeRecorder": "outcomes",
+    "RETIRE_SIGNAL": "recycling",
     "RecyclingLimits": "recycling",
     "RemoteDelivery": "remote",
     "DEV_DRAIN_SECONDS": "worker",

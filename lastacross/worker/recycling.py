@@ -1,10 +1,14 @@
 """Decides when a worker process should be replaced by a new one, because libraries may leak memory."""
 
 import random
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from lastacross.runtime import resident_bytes
+
+RETIRE_SIGNAL = signal.SIGUSR2
+"""Lets a worker process finish its tasks without a time limit, because another process replaces it."""
 
 MEBIBYTE = 2**20
 # Each process draws its own limits at random, between this fraction of the configured ones and the whole,

@@ -45,7 +45,7 @@ from lastacross.worker.leasing import (
 )
 from lastacross.worker.maintenance import START_PATIENCE_SECONDS, Maintenance, Renewer
 from lastacross.worker.outcomes import EndListener, OutcomeRecorder, no_listener
-from lastacross.worker.recycling import UNLIMITED, Recycling, RecyclingLimits
+from lastacross.worker.recycling import RETIRE_SIGNAL, UNLIMITED, Recycling, RecyclingLimits
 from lastacross.worker.remote import RemoteDelivery
 from lastacross.worker.rq_compat import HEARTBEAT_TTL_SECONDS, RqWorker
 from lastacross.worker.runners import Attempts, Runners
@@ -189,6 +189,12 @@ class Worker(RqWorker):
         self._heartbeat_at = 0.0
         self._interrupt.set()
 
+    def _retire(self, signum: int, frame: FrameType | None) -> None:
+        """Finish running tasks without a time limit, because another process has taken this one's place."""
+        _log.info("worker.recycle", reason="replaced", tasks=self._recorder.done + self._recorder.failed)
+        self._is_recycled = True
+        self._interrupt.set()
+
     def drain(self) -> None:
         """Do the same as for SIGTERM; called by the thread that noticed the supervisor's death."""
         self.request_stop(signal.SIGTERM, None)
@@ -198,6 +204,7 @@ class Worker(RqWorker):
         self.register_birth()
         self.subscribe()
         handle_stop_signals(self.request_stop)
+        signal.signal(RETIRE_SIGNAL, self._retire)
         self.set_state("idle")
         self._deadlines.start()
         self._runners.start()

@@ -3,6 +3,7 @@
 Docker itself is not needed: the tests make the namespaces that a container consists of, which takes root.
 """
 
+import contextlib
 import os
 import re
 import signal
@@ -49,13 +50,17 @@ from lastacross import memcache
 
 class Work(webapp2.RequestHandler):
     def post(self):
+        read_fd, write_fd = os.pipe()
         pid = os.fork()
         if pid == 0:
-            if os.fork() == 0:
+            orphan = os.fork()
+            if orphan == 0:
                 time.sleep(0.2)
+            else:
+                os.write(write_fd, str(orphan).encode())
             os._exit(0)
         os.waitpid(pid, 0)
-        memcache.set("done", os.getpid())
+        memcache.set("done", int(os.read(read_fd, 20)))
 
 
 class Home(webapp2.RequestHandler):
@@ -157,10 +162,14 @@ def _child_of(pid: int) -> int:
     return int(text.split()[0]) if text.split() else 0
 
 
-def zombies_of(pid: int) -> list[int]:
-    """The ended children that this process has not reaped."""
-    children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-    return [child for child in children if ") Z " in Path(f"/proc/{child}/stat").read_text()]
+def inner_pids_of(pid: int) -> set[int]:
+    """The children of this process, by their numbers in its own namespace, ended ones included."""
+    found = set()
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with contextlib.suppress(OSError):
+            status = Path(f"/proc/{child}/status").read_text()
+            found.add(int(status.partition("NSpid:")[2].splitlines()[0].split()[-1]))
+    return found
 
 
 def ask(port: int, path: str = "/", data: bytes | None = None) -> str:
@@ -192,7 +201,8 @@ def test_each_process_is_process_1_on_a_read_only_root_with_its_secrets_in_files
         wait_until(lambda: ask(port) == "None", what="the web server")
         assert ask(port, data=b"") == ""
         wait_until(lambda: ask(port).isdigit(), what="the task")
-        wait_until(lambda: zombies_of(worker_pid) == [], what="the orphan's end")
+        orphan = int(ask(port))
+        wait_until(lambda: orphan not in inner_pids_of(worker_pid), what="the orphan's end")
         wait_until(lambda: '"scheduler.start"' in scheduler.text(), what="the scheduler")
         for running, pid in ((web, web_pid), (worker, worker_pid), (scheduler, scheduler_pid)):
             assert Path(f"/proc/{pid}/status").read_text().partition("NSpid:")[2].split()[1] == "1"

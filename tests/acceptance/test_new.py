@@ -121,8 +121,8 @@ def test_the_printed_steps_lead_to_a_site_that_stores_a_note(command: Command, t
         (("new", "a b"), "'a b' is not a name of letters"),
         (("new", "class"), "'class' is not a name"),
         (("new", "../.."), "is not a name"),
-        (("new", "there"), "there is already there; choose another name"),
-        (("new", "file/shop"), "file/shop cannot be made: Not a directory"),
+        (("new", "there"), "there already exists; choose another name"),
+        (("new", "file/shop"), "file/shop cannot be created: Not a directory"),
         (("new", "shop", "--framework", "rails"), "'rails' is not one of"),
     ],
 )

@@ -18,7 +18,8 @@ PRELUDE = """
 import os, signal, sys, time
 from lastacross.errors import StoreUnavailableError
 from lastacross.processes.child_spec import ChildSpec
-from lastacross.processes.supervisor import Supervisor, watch_parent
+from lastacross.processes.parent_watch import watch_parent
+from lastacross.processes.supervisor import Supervisor
 
 def child(name, code, **options):
     return ChildSpec(name, [sys.executable, "-c", "import os, signal, sys, time\\n" + code], **options)
@@ -200,7 +201,7 @@ def test_what_a_dead_child_had_started_goes_with_it(run: Run) -> None:
 def test_a_supervisor_killed_outright_leaves_no_child(run: Run) -> None:
     program = run(
         """
-        watching = "from lastacross.processes.supervisor import watch_parent; watch_parent();"
+        watching = "from lastacross.processes.parent_watch import watch_parent; watch_parent();"
         Supervisor([
             child("watching", watching + SAY_UP.replace("NAME", "watching")),
             child("leashed", SAY_UP.replace("NAME", "leashed"), dies_with_parent=True),
@@ -218,7 +219,7 @@ def test_a_child_deaf_to_its_supervisors_death_is_killed_after_its_grace(run: Ru
     program = run(
         """
         watching = (
-            "from lastacross.processes.supervisor import watch_parent; watch_parent(grace_seconds=0.3);"
+            "from lastacross.processes.parent_watch import watch_parent; watch_parent(grace_seconds=0.3);"
         )
         Supervisor([child("a", watching + DEAF + SAY_UP.replace("NAME", "a"))]).run()
         """

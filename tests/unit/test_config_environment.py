@@ -526,13 +526,18 @@ def test_a_secret_may_be_in_a_file(app_root: Path, tmp_path: Path) -> None:
     ("environ", "message"),
     [
         ({"SECRET_KEY": KEY, "SECRET_KEY_FILE": "key"}, "SECRET_KEY and SECRET_KEY_FILE are both set"),
-        ({"SECRET_KEY_FILE": "./nothing"}, "SECRET_KEY_FILE ./nothing cannot be read: No such file"),
+        (
+            {"SECRET_KEY_FILE": "./nothing"},
+            "the file that SECRET_KEY_FILE names cannot be read: No such file",
+        ),
         ({"SECRET_KEY_FILE": "hunter2"}, "the file that SECRET_KEY_FILE names cannot be read: No such file"),
-        ({"SECRET_KEY_FILE": "./"}, "SECRET_KEY_FILE ./ cannot be read: Is a directory"),
-        ({"SECRET_KEY_FILE": "./empty"}, "SECRET_KEY_FILE ./empty is empty"),
-        ({"SECRET_KEY_FILE": "./binary"}, "./binary cannot be read: it is not UTF-8 text"),
+        ({"SECRET_KEY_FILE": "./"}, "SECRET_KEY_FILE names cannot be read: Is a directory"),
+        ({"SECRET_KEY_FILE": "./empty"}, "SECRET_KEY_FILE names is empty"),
+        ({"SECRET_KEY_FILE": "./binary"}, "names cannot be read: it is not UTF-8 text"),
+        ({"SECRET_KEY": KEY, "DATABASE_URL_FILE": "postgresql://a:hunter2@db/a"}, "DATABASE_URL_FILE names"),
+        ({"SECRET_KEY_FILE": "hunter2/abc+def"}, "SECRET_KEY_FILE names cannot be read"),
         ({"SECRET_KEY_FILE": "short"}, "SECRET_KEY ******** has 7 characters"),
-        ({"SECRET_KEY": KEY, "DATABASE_URL_FILE": "url"}, "DATABASE_URL 'mysql://"),
+        ({"SECRET_KEY": KEY, "DATABASE_URL_FILE": "url"}, "DATABASE_URL 'mysql:"),
     ],
 )
 def test_a_file_that_does_not_help_is_named(app_root: Path, environ: dict[str, str], message: str) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lastacross.processes.supervisor import next_delay_seconds
+from lastacross.processes.child_spec import next_delay_seconds
 
 
 def test_the_first_restart_comes_after_a_tenth_of_a_second() -> None:
