@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from lastacross.cli.base import cli
+from lastacross.cli.showing import print_json
 
 FRAMEWORKS = ("webapp2", "flask", "django", "fastapi")
 # The modules that a framework's application imports.
@@ -37,7 +38,8 @@ Examples:
     show_default=True,
     help="Its web framework.",
 )
-def _new(path: str, framework: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def _new(path: str, framework: str, *, as_json: bool) -> None:
     """Write an application into a new folder.
 
     It has pages, a task, a cron job, a long task, a table and tests. NAME is the folder, whose last part is
@@ -58,7 +60,12 @@ def _new(path: str, framework: str) -> None:
     source = resources.files("lastacross.cli").joinpath("scaffold")
     for part in ("common", framework):
         _copy(source.joinpath(part), folder, {"name": name})
-    click.echo(_next_steps(path, framework))
+    steps = _next_steps(path, framework)
+    if as_json:
+        print_json({"folder": str(folder), "framework": framework, "next_steps": steps})
+        return
+    lines = [f"{path} is ready. Next steps:", "", *(f"    {step}" for step in steps), ""]
+    click.echo("\n".join([*lines, "README.md in the folder says what each file is for."]))
 
 
 def _copy(source: Traversable, folder: Path, values: dict[str, str]) -> None:
@@ -72,18 +79,10 @@ def _copy(source: Traversable, folder: Path, values: dict[str, str]) -> None:
             target.write_text(string.Template(each.read_text("utf-8")).substitute(values), "utf-8")
 
 
-def _next_steps(path: str, framework: str) -> str:
-    lines = [f"{path} is ready. Next steps:", "", f"    cd {shlex.quote(path)}"]
+def _next_steps(path: str, framework: str) -> list[str]:
     missing = [name for name in (*_MODULES.get(framework, ()), "pytest") if not _is_installed(name)]
-    if missing:
-        lines.append("    pip install -r requirements.txt")
-    lines += [
-        "    lastacross dev",
-        "    pytest",
-        "",
-        "README.md in the folder says what each file is for.",
-    ]
-    return "\n".join(lines)
+    install = ["pip install -r requirements.txt"] if missing else []
+    return [f"cd {shlex.quote(path)}", *install, "lastacross dev", "pytest"]
 
 
 def _is_installed(name: str) -> bool:

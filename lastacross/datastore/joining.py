@@ -201,6 +201,9 @@ class _SqlalchemyJoined(Joined):
 class _SqlalchemyUnit(Unit):
     """One transaction of a joined session, until its commit or rollback."""
 
+    # The application may roll back to a savepoint of the connection or of its own SQL.
+    may_lose_rows = True
+
     def __init__(self, session: Session, root: SessionTransaction) -> None:
         super().__init__()
         self._session = weakref.ref(session)
@@ -372,6 +375,8 @@ class _DjangoUnit(Unit):
     If the first task's savepoint is rolled back, the next task gets a new object. The transaction has no
     tasks then, so nothing is lost.
     """
+
+    may_lose_rows = True
 
     def __init__(self, connection: Any, database_error: type[Exception]) -> None:
         super().__init__()

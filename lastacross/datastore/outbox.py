@@ -87,7 +87,8 @@ def write(transaction: datastore.Unit, tasks: Sequence[NewTask]) -> None:
     noted = transaction.notes.setdefault(_NOTE, [])
     noted.append(tasks)
     # Register at each call, because a savepoint's rollback drops its callbacks. The first callback sends all.
-    transaction.after_commit(lambda: _send_committed(noted))
+    must_check = transaction.may_lose_rows
+    transaction.after_commit(lambda: _send_committed(noted, must_check=must_check))
 
 
 def _written(transaction: datastore.Unit) -> list[NewTask]:
@@ -105,13 +106,13 @@ def _still_there(
     return [task for task in tasks if task.id in ids]
 
 
-def _send_committed(noted: list[Sequence[NewTask]]) -> None:
+def _send_committed(noted: list[Sequence[NewTask]], *, must_check: bool) -> None:
     """Send the tasks after the commit. Whatever happens now, the relay will send the remaining tasks."""
     calls = list(noted)
     noted.clear()
     try:
         tasks: Sequence[NewTask] = calls[0] if calls else []
-        if len(calls) > 1:
+        if len(calls) > 1 or (calls and must_check):
             with datastore.session(read_only=True) as session:
                 tasks = _still_there(calls, session.execute)
         if tasks:

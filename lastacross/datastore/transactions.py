@@ -90,7 +90,11 @@ class Unit:
 
     Attributes:
         notes: a mapping where services can keep this transaction's data under their own keys.
+        may_lose_rows: whether a row that was written may be gone after the commit, because the application
+            can set savepoints that this object does not see.
     """
+
+    may_lose_rows = False
 
     def __init__(self) -> None:
         self.notes: dict[str, Any] = {}

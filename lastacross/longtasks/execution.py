@@ -93,8 +93,9 @@ def run(task_id: str, current: CurrentTask, work: Work) -> int:
     watch.start()
     try:
         work.prepare(task, reporter)
+        name = getattr(work.execute, "__qualname__", type(work.execute).__name__)
         result = handler_calls.call(work.execute, _parameters(task))
-        kind, body = results.encode(coroutines.result_of(result, work.execute.__qualname__))
+        kind, body = results.encode(coroutines.result_of(result, name))
     except TaskStoppedError:
         reporter.close()
         return _stopped(task)

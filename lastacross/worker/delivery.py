@@ -26,9 +26,9 @@ DirectCall = Callable[[bytes], int]
 
 DEFAULT_DEADLINE_SECONDS = 600.0
 KEPT_RESPONSE_BYTES = 2048
-# The number of prepared environs, and the length of the longest URL for which one is kept.
+# The number of prepared environs, and the length of the longest URL and headers for which one is kept.
 MAX_TEMPLATES = 256
-MAX_TEMPLATE_URL_CHARACTERS = 500
+MAX_TEMPLATE_KEY_LENGTH = 1_000
 # The span of the delivery, in a field that only a task in an isolated process has.
 DELIVERY_TRACE = b"delivery_trace"
 
@@ -202,7 +202,7 @@ class Delivery:
             "QUERY_STRING": query,
             **_common_headers(task),
         }
-        if len(url) <= MAX_TEMPLATE_URL_CHARACTERS:
+        if sum(len(part) for part in key if isinstance(part, str | bytes)) <= MAX_TEMPLATE_KEY_LENGTH:
             if len(self._templates) >= MAX_TEMPLATES:
                 self._templates.clear()
             self._templates[key] = template

@@ -1,5 +1,6 @@
 """The quilt's tasks. Every function and handler here may run twice."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lastacross import channel, config, deferred, memcache, taskqueue, webapp
+from lastacross.errors import StoreUnavailableError
 from lastacross.runtime import worker_number
 from programs.quilt import models, together
 from programs.shared.queued import queued
@@ -52,8 +54,8 @@ def send_color(row: int, column: int, session_id: str, *, delay_ms: int = 0) -> 
         deferred.PermanentTaskFailure: the quilt does not exist, or no longer exists.
     """
     if delay_ms:
-        _in_hand.add((session_id, row, column))
         try:
+            _in_hand.add((session_id, row, column))
             # This event is never set. The wait lets other threads run; a deadline can take effect after it.
             threading.Event().wait(delay_ms / 1000)
         finally:
@@ -144,7 +146,9 @@ def kill_worker(quilt_id: str, request: str) -> None:
     if not memcache.add(f"quilt-kill-{request}", 1, time=KILL_SECONDS):
         return
     squares = [(row, column) for quilt, row, column in _in_hand.copy() if quilt == quilt_id]
-    channel.send_message(quilt_id, json.dumps({"killed": worker_number(), "squares": squares}))
+    # A retry would find the key and do nothing.
+    with contextlib.suppress(StoreUnavailableError):
+        channel.send_message(quilt_id, json.dumps({"killed": worker_number(), "squares": squares}))
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -17,7 +17,17 @@ HEAD = ("QUEUE", "MODE", "STATE", "TASKS", "RUNNING", "MINUTE", "RATE", "DEAD", 
 ROW = ("mail", "push", "running", 1_000_000, 8, 120, 500.0, 3, "2026-11-30T12:00:00.000Z", "counter")
 
 # Commands that run until they are stopped, or that only the engine starts.
-PROCESSES = {"dev", "web", "worker", "scheduler", "announce", "preload", "worker-process", "worker-isolated"}
+PROCESSES = {
+    "dev",
+    "web",
+    "worker",
+    "scheduler",
+    "announce",
+    "preload",
+    "watch",
+    "worker-process",
+    "worker-isolated",
+}
 
 
 def commands() -> dict[str, click.Command]:

@@ -325,6 +325,17 @@ def test_a_savepoint_from_before_the_block_takes_its_tasks_back(engine: Engine, 
     assert (scripts.ready(), relayed()) == (names(task), 0)
 
 
+def test_a_savepoint_of_the_connection_takes_its_tasks_back(engine: Engine, scripts: Scripts) -> None:
+    """The session does not notice such a savepoint."""
+    with Session(engine) as session, session.begin(), datastore.join(session):
+        session.connection().execute(text("SELECT 1"))
+        savepoint = session.connection().begin_nested()
+        add()
+        savepoint.rollback()
+
+    assert (scripts.ready(), relayed()) == ([], 0)
+
+
 def test_a_scoped_session_is_joined_as_its_session(engine: Engine, scripts: Scripts) -> None:
     scoped = scoped_session(sessionmaker(engine))
     with datastore.join(scoped), datastore.join(scoped()):

@@ -7,7 +7,10 @@ const JSON_ONLY = { headers: { Accept: "application/json" }, cache: "no-store" }
 const element = (id) => document.getElementById(id);
 const pause = (milliseconds) => new Promise((resume) => setTimeout(resume, milliseconds));
 
-function sew([row, column, color]) {
+function sew([row, column, color], sewn) {
+  // An answer may have squares that were painted after its number was read.
+  if (sewn.has(`${row},${column}`)) return;
+  sewn.add(`${row},${column}`);
   const patch = document.createElementNS("http://www.w3.org/2000/svg", "rect");
   patch.setAttribute("class", "patch");
   patch.setAttribute("x", column);
@@ -22,12 +25,13 @@ function tell(text) {
 
 async function follow(address) {
   let after = 0;
+  const sewn = new Set();
   const endsAt = performance.now() + LIMIT_MS;
   while (performance.now() < endsAt) {
     const response = await fetch(`${address}.json?after=${after}`, JSON_ONLY);
     if (!response.ok) throw new Error(response.statusText);
     const operation = await response.json();
-    for (const square of operation.response?.squares ?? []) sew(square);
+    for (const square of operation.response?.squares ?? []) sew(square, sewn);
     after = operation.metadata.step;
     if (operation.done) return tell(operation.metadata.message);
     await pause(LIVE_MS);
