@@ -1,5 +1,6 @@
 """Fixtures of the integration tests: a datastore, on SQLite and on a real PostgreSQL."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,18 @@ from tests.support import databases
 from tests.support.clock import StoppedClock
 from tests.support.postgres import PostgresServer, running_postgres
 from tests.support.scripts import Scripts
+
+
+@pytest.fixture(autouse=True)
+def no_running_loop() -> Iterator[None]:
+    """Hide the event loop that a browser test of the same process leaves running in this thread.
+
+    Otherwise Django and asyncio would refuse to work here.
+    """
+    loop = asyncio._get_running_loop()
+    asyncio._set_running_loop(None)
+    yield
+    asyncio._set_running_loop(loop)
 
 
 @pytest.fixture(scope="session")
