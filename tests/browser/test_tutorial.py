@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, expect
 from tests.support.processes import ROOT
 from tests.support.site import running_site
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("browser")]
 
 PAGE = (ROOT / "docs" / "tutorial.md").read_text()
 STEPS = re.split(r"^## (?=\d+\. )", PAGE, flags=re.MULTILINE)[1:]
