@@ -28,7 +28,12 @@ class _Filter(watchfiles.DefaultFilter):
         self._ignored = ignored
 
     def __call__(self, change: watchfiles.Change, path: str) -> bool:
-        is_ours = Path(path).suffix.lower() in SUFFIXES and not Path(path).is_relative_to(self._ignored)
+        file = Path(path)
+        # The files of a new folder may be there before the system watches it.
+        is_new_folder = change is watchfiles.Change.added and file.is_dir()
+        is_ours = (is_new_folder or file.suffix.lower() in SUFFIXES) and not file.is_relative_to(
+            self._ignored
+        )
         return is_ours and super().__call__(change, path)
 
 

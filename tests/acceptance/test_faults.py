@@ -107,8 +107,8 @@ def test_a_storm_of_kills_under_rq_info_loses_nothing_and_fires_once(
         f"done {seconds:.1f} s after the last kill"
     )
     assert batch.progress().done == 500
-    # Four threads each: no more than that can be cut off by a kill.
-    assert again <= kills * 4
+    # A kill cuts off four threads, and rarely a task that has ended and whose end is not yet recorded.
+    assert again <= kills * 5
     assert lab.dead() == []
 
 
