@@ -195,7 +195,7 @@ VARIABLES = (
 
 
 FROM_FILES = ("REDIS_URL", "DATABASE_URL", "SECRET_KEY", "LASTACROSS_METRICS_TOKEN")
-"""The variables that may be in a file, which ``<name>_FILE`` names, as the secrets of containers are."""
+"""The variables that may be in a file, which ``<name>_FILE`` names, as with container secrets."""
 FILE_SUFFIX = "_FILE"
 MAX_FILE_BYTES = 65_536
 

@@ -36,6 +36,8 @@ class ChildSpec:
         run: a callable that runs these arguments in a fork of this process, and closes what belongs only to
             this process. The first preload process is such a fork, which avoids importing again what both
             need.
+        retire_signal: the signal that lets the process finish its work, however long that takes, because
+            another process replaces it.
     """
 
     name: str

@@ -137,7 +137,7 @@ class _Generations:
     def specs(self, configuration: Config) -> list[ChildSpec]:
         """The web server, the workers, the workers of each backend that is to be started, the scheduler."""
         self._number += 1
-        # The former processes go on recording their running tasks in their own folder.
+        # The old processes keep recording their running tasks in their own folder.
         tables = self._folder.private_folder(f"workers-{self._number}")
         command = (sys.executable, "-m", "lastacross")
         web = ChildSpec(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from lastacross.processes import die_with_parent
 
+# How long a process may take to stop before it is killed.
 GRACE_SECONDS = 30.0
 
 

@@ -31,7 +31,7 @@ from lastacross.config import Config
 from lastacross.errors import Error
 from lastacross.processes import application, die_with_parent, ending, fork_safety, process_title
 from lastacross.processes.listening import LISTENING_FD
-from lastacross.processes.preload_client import MAX_REQUEST_BYTES, SOCKET_FD
+from lastacross.processes.preload_client import FORMER_CODE, MAX_REQUEST_BYTES, SOCKET_FD
 
 log = logs.get("lastacross.preload")
 
@@ -132,7 +132,7 @@ def _is_imported(configuration: Config, kinds: Collection[str], *, reports: bool
     except Error as error:
         # Without `reports`, the processes report the error themselves, as they do without preloading.
         if reports:
-            log.error("reload.failed", error=str(error), until_then="the old code keeps running")
+            log.error("reload.failed", error=str(error), until_then=FORMER_CODE)
         return False
     return True
 

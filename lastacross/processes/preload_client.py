@@ -28,6 +28,9 @@ log = logs.get("lastacross.supervisor")
 REPORTS = "--reports"
 """The option by which the preload process reports an error in the application itself."""
 
+FORMER_CODE = "the old code keeps running"
+"""For the log: the state of things until changed code can be imported."""
+
 SOCKET_FD = "LASTACROSS_PRELOAD_FD"
 """Environment variable: the preload process's end of the socket."""
 

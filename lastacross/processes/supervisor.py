@@ -26,7 +26,9 @@ from lastacross.errors import Error, StoreUnavailableError
 from lastacross.processes import die_with_parent
 from lastacross.processes.child_process import ForkedProcess, can_fork, fork
 from lastacross.processes.child_spec import Child, ChildSpec, next_delay_seconds
+from lastacross.processes.parent_watch import GRACE_SECONDS
 from lastacross.processes.preload_client import (
+    FORMER_CODE,
     REPORTS,
     SOCKET_FD,
     ForkRequest,
@@ -37,13 +39,11 @@ from lastacross.stop_signals import stop_signals
 
 log = logs.get("lastacross.supervisor")
 
-GRACE_SECONDS = 30.0
 TICK_SECONDS = 0.1
 WATCH_SECONDS = 1.0
 # A single Ctrl-C may arrive twice, once from the terminal and once from a program in between.
 IMPATIENCE_SECONDS = 1.0
 
-FORMER_CODE = "the old code keeps running"
 # The exit code of a command that has reported its error.
 REPORTED = 1
 
@@ -232,7 +232,7 @@ class Supervisor:
     # --- new code -------------------------------------------------------------------------
 
     def _begin_renewal(self) -> None:
-        """Start to import the application's new code; the current processes go on until it has succeeded."""
+        """Start to import the new code; the current processes keep running until that succeeds."""
         if self._stage is not None or self._renew is None:
             return
         if self._preloading is not None and not self._preloading[1].is_settled:
@@ -301,7 +301,7 @@ class Supervisor:
             spec = candidate.child.spec
             arguments = [each for each in spec.arguments if each != REPORTS]
             command = [each for each in spec.command if each != REPORTS]
-            # When it is started again, no former code goes on running.
+            # When it is started again, no old code is running.
             candidate.child.spec = replace(spec, arguments=arguments, command=command)
             self._preloading = candidate.child, candidate.client
         else:
